@@ -1,0 +1,3 @@
+module outpost.run/outpost
+
+go 1.26

@@ -1,0 +1,106 @@
+package service
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"outpost.run/outpost/sandbox"
+)
+
+// Runtime is what the service asks for machines: this node, and later a cluster. Arguments are plain data, errors are
+// *sandbox.Error, streams are byte streams: no descriptors, host paths or callbacks cross it, so that it can become a
+// process boundary. Its suite (runtimetest) runs twice, called directly and through a pipe that encodes every message.
+// All methods are safe for concurrent use.
+type Runtime interface {
+	// Sync says once, before any other call, which sandboxes exist: their machines are found again (stateful ones with
+	// their processes), everything else that carries this installation's mark is removed. It answers the state of
+	// each, in order: Running, or LostNow for a stateful sandbox whose machine is gone.
+	Sync(ctx context.Context, known []SandboxSpec) ([]SandboxState, error)
+	// Create checks image, interpreter, user and directory and makes the sandbox's first machine.
+	//
+	// Errors: ImagePreparing (RetryAfterSecs set), ImageNotFound, LanguageRuntimeMissing, UserNotFound, NotSupported,
+	// MicroVMUnavailable, Capacity. On error nothing of s.ID is left.
+	Create(ctx context.Context, s SandboxSpec) (SandboxState, error)
+	// Exec runs one program and returns when it has ended. Output goes to out, at most MaxOutputBytes a stream, while the
+	// program runs. When ctx ends first, the program is killed and the outcome is Cancelled, with no error; so too when
+	// the sandbox is deleted meanwhile.
+	//
+	// Errors: NotFound, UserNotFound, LanguageRuntimeMissing, CollectTooLarge, DiskFull (files do not fit), Invalid
+	// (a path in Files that can't be written), Capacity, Lost (the machine died or the daemon is stopping).
+	Exec(ctx context.Context, sandboxID string, e ExecSpec, out Streams) (ExecOutcome, error)
+	// Delete kills what runs and removes everything of the sandbox; nil for what is gone.
+	Delete(ctx context.Context, sandboxID string) error
+	// Inspect reads the sandbox's state from its machine.
+	Inspect(ctx context.Context, sandboxID string) (SandboxState, error)
+	// Close ends execs under way as Lost and removes the machines of ephemeral sandboxes; those of stateful sandboxes
+	// live on, unless stopAll.
+	Close(ctx context.Context, stopAll bool) error
+}
+
+// SandboxSpec is all that a runtime needs for one sandbox; defaults are filled in, policy has been applied.
+type SandboxSpec struct {
+	ID         string // sb_ + 12 hex
+	Namespace  string
+	Language   string // python, bash
+	Image      string // a reference, for example deb:trixie?include=python3
+	Mode       sandbox.Mode
+	Limits     sandbox.Limits
+	Env        [][2]string
+	WorkingDir string // absolute
+	Security   sandbox.Security
+	Network    sandbox.Network
+	CreateWait time.Duration // how long Create waits for an image that must first be made
+	Started    bool          // for Sync: the sandbox had a machine (it was not stopped)
+}
+
+// SandboxState is what a runtime knows of a sandbox.
+type SandboxState struct {
+	ID          string
+	Status      sandbox.Status
+	ImageDigest string // sha256:…
+	Isolation   sandbox.Isolation
+}
+
+// ExecSpec is one program to run; code or command is set, never both.
+type ExecSpec struct {
+	ID             string // exec_ + 12 hex
+	Language       string // of Code; the sandbox's where the request names none
+	Code           *string
+	Command        []string
+	Args           []string
+	Env            [][2]string // over the sandbox's
+	Stdin          []byte
+	User           string // "" the sandbox's
+	WorkingDir     string // "" the sandbox's
+	Files          []File
+	Collect        []string       // paths or globs, relative to the working directory
+	Limits         sandbox.Limits // the effective ones of this exec; TimeoutMS included
+	MaxOutputBytes int64          // of each stream
+}
+
+// File is one file to put in before the program starts, or one collected after it.
+type File struct {
+	Path    string // as the client wrote or asked it; relative to the working directory, or the path a glob matched
+	Content []byte
+}
+
+// Streams take a program's output while it runs. The runtime calls each writer from one goroutine at a time.
+type Streams struct {
+	Stdout, Stderr io.Writer
+}
+
+// ExecOutcome is how a program ended, less its output.
+type ExecOutcome struct {
+	ExitCode    int    // 128+n for a signal, 124 for the deadline, 137 for the memory limit
+	Signal      string // SIGKILL; "" for none
+	Reason      sandbox.TerminationReason
+	StdoutBytes int64 // what the program wrote, beyond the limit too
+	StderrBytes int64
+	Start       string // warm or cold
+	Timings     sandbox.Timings
+	DurationMS  float64
+	Usage       sandbox.Usage
+	Files       []File
+	Isolation   sandbox.Isolation
+}
