@@ -1,3 +1,9 @@
 module outpost.run/outpost
 
-go 1.26
+go 1.26.0
+
+require (
+	github.com/elastic/go-seccomp-bpf v1.6.0 // indirect
+	golang.org/x/net v0.41.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+)
