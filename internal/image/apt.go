@@ -37,7 +37,16 @@ type debFile struct {
 // listsFreshFor is how long fetched package lists are used before they are fetched again.
 const listsFreshFor = time.Hour
 
-const debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+// debianKeyring is the keyring of the package debian-archive-keyring; "" where it is not installed.
+func debianKeyring() string {
+	for _, ext := range []string{"gpg", "pgp"} {
+		name := "/usr/share/keyrings/debian-archive-keyring." + ext
+		if _, err := os.Stat(name); err == nil {
+			return name
+		}
+	}
+	return ""
+}
 
 // noApt says that images can't be made here, and what to write into the configuration instead.
 func noApt(why string) error {
@@ -52,7 +61,8 @@ func openApt(ctx context.Context, suite, dir string) (*apt, error) {
 			return nil, noApt("it has no " + tool)
 		}
 	}
-	if _, err := os.Stat(debianKeyring); err != nil {
+	keyring := debianKeyring()
+	if keyring == "" {
 		return nil, noApt("the package debian-archive-keyring is not installed")
 	}
 	m := hostMirrors("/etc/apt")
@@ -71,7 +81,7 @@ func openApt(ctx context.Context, suite, dir string) (*apt, error) {
 	}
 	sources := fmt.Sprintf("Types: deb\nURIs: %s\nSuites: %s %s-updates\nComponents: main\nSigned-By: %s\n\n"+
 		"Types: deb\nURIs: %s\nSuites: %s-security\nComponents: main\nSigned-By: %s\n",
-		m.main, suite, suite, debianKeyring, m.security, suite, debianKeyring)
+		m.main, suite, suite, keyring, m.security, suite, keyring)
 	conf := acquire + fmt.Sprintf(`Dir::State "%[1]s/state";
 Dir::State::status "%[1]s/status";
 Dir::Cache "%[1]s/cache";
@@ -206,7 +216,7 @@ func (a *apt) get(ctx context.Context, percent func(int64), args ...string) ([]b
 		if strings.Contains(last, "Unable to locate package") || strings.Contains(last, "has no installation candidate") {
 			code = sandbox.ImageNotFound
 		}
-		return nil, sandbox.Errorf(code, err, "apt-get %s: %s", args[len(args)-1], last)
+		return nil, sandbox.Errorf(code, err, "apt: %s", last)
 	}
 	return out.Bytes(), nil
 }
@@ -225,7 +235,7 @@ func followStatus(r io.Reader, percent func(int64)) {
 	}
 }
 
-// lastError is apt's last E: line, without addresses of mirrors' credentials.
+// lastError is apt's last E: line, without the credentials of a mirror's address.
 func lastError(stderr string) string {
 	last := "failed without a word"
 	for line := range strings.Lines(stderr) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/erofs/go-erofs"
+	"golang.org/x/sys/unix"
 
 	"outpost.run/outpost/sandbox"
 )
@@ -195,7 +196,13 @@ func overlay(w *workshop, layer, tree, dir string) (view string, err error) {
 	if err := w.mountLayer(layer, lower); err != nil {
 		return "", err
 	}
-	return view, w.mount("overlay", view, "overlay", 0, "lowerdir="+lower+",upperdir="+tree+",workdir="+work)
+	// Relative names, as a colon or comma in the store's path would part the options. The thread has a working
+	// directory of its own.
+	if err := unix.Chdir(dir); err != nil {
+		return "", err
+	}
+	return view, w.mount("overlay", view, "overlay", 0,
+		"lowerdir="+filepath.Base(lower)+",upperdir="+filepath.Base(tree)+",workdir="+filepath.Base(work))
 }
 
 func configureTree(ctx context.Context, w *workshop, root *os.Root, view string, base bool, debs []*deb) error {

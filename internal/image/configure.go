@@ -73,18 +73,15 @@ func configureBase(ctx context.Context, root *os.Root, run runner) error {
 		}
 	}
 	for name, text := range map[string]string{
-		"etc/machine-id":                  "",
-		"etc/resolv.conf":                 "",
-		"etc/hostname":                    "sandbox\n",
-		"etc/hosts":                       "127.0.0.1\tlocalhost sandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n",
-		"etc/timezone":                    "Etc/UTC\n",
-		"etc/environment":                 "",
-		"etc/fstab":                       "",
-		"etc/shells":                      "/bin/sh\n/usr/bin/sh\n/bin/bash\n/usr/bin/bash\n/bin/dash\n/usr/bin/dash\n",
-		"etc/dpkg/dpkg.cfg.d/left-out":    pathExclude(),
-		"var/lib/apt/extended_states":     "",
-		"var/cache/apt/archives/lock":     "",
-		"var/lib/apt/lists/partial/.keep": "",
+		"etc/machine-id":               "",
+		"etc/resolv.conf":              "",
+		"etc/hostname":                 "sandbox\n",
+		"etc/hosts":                    "127.0.0.1\tlocalhost sandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+		"etc/timezone":                 "Etc/UTC\n",
+		"etc/environment":              "",
+		"etc/fstab":                    "",
+		"etc/shells":                   "/bin/sh\n/usr/bin/sh\n/bin/bash\n/usr/bin/bash\n/bin/dash\n/usr/bin/dash\n",
+		"etc/dpkg/dpkg.cfg.d/left-out": pathExclude(),
 	} {
 		if err := writeFile(root, name, text, 0o644); err != nil {
 			return err
@@ -150,7 +147,7 @@ func configureLayer(ctx context.Context, root *os.Root, run runner, debs []*deb)
 		return err
 	}
 	// It holds inode numbers and times of this build.
-	if err := root.RemoveAll("var/cache/ldconfig"); err != nil {
+	if err := root.Remove("var/cache/ldconfig/aux-cache"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return python(ctx, root, run)

@@ -121,12 +121,24 @@ func (s *Store) join(r reference) (*flight, error) {
 		if f.err != nil && s.ctx.Err() != nil {
 			f.err = sandbox.Errorf(sandbox.ShuttingDown, f.err, "the image build was ended")
 		}
+		f.err = typed(f.err)
 		s.mu.Lock()
 		delete(s.flights, ref)
 		s.mu.Unlock()
 		close(f.done)
 	})
 	return f, nil
+}
+
+// typed gives err the code Internal where it has none.
+func typed(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*sandbox.Error](err); ok {
+		return err
+	}
+	return sandbox.Errorf(sandbox.Internal, err, "the image could not be made; the server's log says why")
 }
 
 // Building tells how far the build of ref is, if one is under way in this process.

@@ -54,7 +54,7 @@ func lockedThread(f func()) {
 }
 
 func (w *workshop) enter() error {
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
 		return fmt.Errorf("a mount namespace of its own: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
@@ -145,14 +145,19 @@ func attachLoop(file string) (*os.File, error) {
 	return nil, errors.New("no loop device stays free")
 }
 
-// mountDev gives programs in root an empty /dev with null, in memory.
+// mountDev gives programs in root a /dev in memory with null and urandom alone.
 func (w *workshop) mountDev(root string) error {
 	dev := filepath.Join(root, "dev")
 	if err := w.mount("tmpfs", dev, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "size=1m,mode=755"); err != nil {
 		return err
 	}
-	null := filepath.Join(dev, "null")
-	return errors.Join(unix.Mknod(null, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))), os.Chmod(null, 0o666))
+	for name, minor := range map[string]uint32{"null": 3, "urandom": 9} {
+		node := filepath.Join(dev, name)
+		if err := errors.Join(unix.Mknod(node, unix.S_IFCHR|0o666, int(unix.Mkdev(1, minor))), os.Chmod(node, 0o666)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // run runs a program of the tree at root, chrooted, without network, in namespaces of its own that end with it.
