@@ -231,6 +231,9 @@ func (x *execution) program(run agent.Run) (p cell.Program, file string, err err
 	env := environment(x.who, run.Env)
 	argv := slices.Clone(run.Argv)
 	if run.Code != nil {
+		if !runnable(run.Interpreter[0], run.Env) {
+			return p, "", refuse(sandbox.LanguageRuntimeMissing, "", "the image has no %s: create a sandbox of that language, or with an image that has it", run.Interpreter[0])
+		}
 		if file, err = x.putCode(run); err != nil {
 			return p, "", err
 		}

@@ -2,8 +2,8 @@ package container_test
 
 import (
 	"bytes"
-	"os"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
