@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -40,4 +41,19 @@ func (f Faults) Err(code Code) error {
 	e := Errorf(code, nil, "%s", strings.Join(said, "; "))
 	e.Details = f
 	return e
+}
+
+// Field spells the name of a field within another, as the contract does: a.b, or a["odd name"].
+func Field(path, name string) string {
+	plain := name != ""
+	for _, c := range name {
+		plain = plain && (c == '_' || c == '-' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z')
+	}
+	switch {
+	case !plain && path != "":
+		return path + "[" + strconv.Quote(name) + "]"
+	case path == "":
+		return name
+	}
+	return path + "." + name
 }
