@@ -24,7 +24,7 @@ type suite struct {
 // openSuite fetches the signed lists of a suite from the mirror that the host's own sources name.
 func openSuite(ctx context.Context, name, dir string, log io.Writer) (*suite, error) {
 	if _, err := os.Stat(keyring); err != nil {
-		return nil, fmt.Errorf("Debian's archive keys are missing (%w): install debian-archive-keyring", err)
+		return nil, fmt.Errorf("the archive keys of Debian are missing (%w): install debian-archive-keyring", err)
 	}
 	mirror, err := hostMirror(ctx)
 	if err != nil {

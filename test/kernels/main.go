@@ -94,7 +94,7 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 	for _, version := range o.kernels {
 		ok, err := runKernel(ctx, c, version, o, out, events)
 		if err != nil {
-			return false, fmt.Errorf("Linux %s: %w", version, err)
+			return false, fmt.Errorf("kernel %s: %w", version, err)
 		}
 		good = good && ok
 	}
