@@ -1,0 +1,144 @@
+package policy
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"outpost.run/outpost/sandbox"
+)
+
+// Sandbox is what a create request amounts to: all is set.
+type Sandbox struct {
+	Language       string
+	Image          string
+	CreateWait     time.Duration
+	Mode           sandbox.Mode
+	Limits         sandbox.Limits
+	Env            [][2]string
+	WorkingDir     string
+	Security       sandbox.Security
+	Network        sandbox.Network
+	Name           string
+	Labels         map[string]string
+	MaxConcurrency int
+}
+
+const (
+	defaultDir         = "/workspace"
+	defaultCreateWait  = 60 * time.Second
+	defaultConcurrency = 16
+)
+
+// Create applies the policy to a create request. faults are those that reading it gave; all of both are listed.
+//
+// Errors, the first that applies: Invalid, PolicyFloor, UnsupportedLanguage, NotSupported, MicroVMUnavailable.
+func (p Policy) Create(r sandbox.CreateRequest, faults sandbox.Faults) (Sandbox, error) {
+	var below sandbox.Faults
+	s := Sandbox{
+		CreateWait: defaultCreateWait, Mode: sandbox.Ephemeral, Limits: p.limits(r.ResourceLimits, &faults), Env: r.Env,
+		WorkingDir: defaultDir, Security: p.security(r.Security, &faults, &below),
+		Network: sandbox.Network{Egress: "none", Allow: []string{}}, Labels: r.Labels, MaxConcurrency: defaultConcurrency,
+	}
+	if r.Language == nil {
+		faults.Add("language", "is required; this server has %s", strings.Join(p.Languages(), ", "))
+	} else {
+		s.Language, s.Image = *r.Language, p.Images[*r.Language]
+	}
+	if r.CreateWaitSecs != nil {
+		s.CreateWait = time.Duration(*r.CreateWaitSecs) * time.Second
+	}
+	if r.Mode != nil {
+		s.Mode = sandbox.Mode(*r.Mode)
+	}
+	if r.WorkingDir != nil {
+		s.WorkingDir = *r.WorkingDir
+		checkDir("working_dir", s.WorkingDir, &faults)
+	}
+	if r.Name != nil {
+		s.Name = *r.Name
+	}
+	if r.MaxConcurrency != nil {
+		s.MaxConcurrency = *r.MaxConcurrency
+	}
+	checkEnv("env", r.Env, &faults)
+	checkNameAndLabels(r.Name, r.Labels, &faults)
+	p.checkLater(r, &faults)
+	return s, p.verdict(r, faults, below, s.Security)
+}
+
+func (p Policy) verdict(r sandbox.CreateRequest, faults, below sandbox.Faults, s sandbox.Security) error {
+	if err := sorted(faults).Err(sandbox.Invalid); err != nil {
+		return err
+	}
+	if err := below.Err(sandbox.PolicyFloor); err != nil {
+		return err
+	}
+	unserved := later(r)
+	switch err := p.checkLanguage(*r.Language); sandbox.CodeOf(err) {
+	case sandbox.UnsupportedLanguage:
+		return err
+	case sandbox.NotSupported:
+		unserved.Add("language", "%s is not supported yet; this server has %s", *r.Language, strings.Join(p.Languages(), ", "))
+	}
+	if err := sorted(unserved).Err(sandbox.NotSupported); err != nil {
+		return err
+	}
+	if s.JailerEnabled {
+		f := sandbox.Faults{{Field: "security.jailer_enabled", Reason: p.MicroVM}}
+		return f.Err(sandbox.MicroVMUnavailable)
+	}
+	return nil
+}
+
+var gpu = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,32}:[1-9][0-9]{0,2}$`)
+
+// checkLater judges values of fields that are not served yet: a wrong one is wrong today already.
+func (p Policy) checkLater(r sandbox.CreateRequest, faults *sandbox.Faults) {
+	if r.ResourceLimits != nil && r.ResourceLimits.GPU != nil && !gpu.MatchString(*r.ResourceLimits.GPU) {
+		faults.Add("resource_limits.gpu", "must be TYPE:COUNT, for example T4:1")
+	}
+	if r.Image != nil && (*r.Image == "" || strings.ContainsFunc(*r.Image, func(c rune) bool { return c <= ' ' || c == 0x7f })) {
+		faults.Add("image", "must be an image reference, for example deb:trixie?include=python3")
+	}
+	if r.DiskSizeGB != nil && *r.DiskSizeGB > p.Maximum.DiskSizeGB {
+		faults.Add("disk_size_gb", "is over the operator's maximum (%d)", p.Maximum.DiskSizeGB)
+	}
+	if r.DiskMountPath != nil {
+		checkDir("disk_mount_path", *r.DiskMountPath, faults)
+	}
+	seen := map[string]int{}
+	for i, port := range r.Ports {
+		if port.GuestPort == nil {
+			continue
+		}
+		protocol := "tcp"
+		if port.Protocol != nil {
+			protocol = *port.Protocol
+		}
+		key := fmt.Sprintf("%d/%s", *port.GuestPort, protocol)
+		if j, twice := seen[key]; twice {
+			faults.Add(fmt.Sprintf("ports[%d].guest_port", i), "repeats ports[%d]", j)
+		}
+		seen[key] = i
+	}
+	for i, host := range allowed(r.Network) {
+		if host == "" || strings.ContainsAny(host, " \t\r\n\x00") {
+			faults.Add(fmt.Sprintf("network.allow[%d]", i), "must be a host, a *.host or a CIDR, with an optional port")
+		}
+	}
+}
+
+func allowed(n *sandbox.NetworkRequest) []string {
+	if n == nil {
+		return nil
+	}
+	return n.Allow
+}
+
+func sorted(f sandbox.Faults) sandbox.Faults {
+	slices.SortStableFunc(f, func(a, b sandbox.Detail) int { return strings.Compare(a.Field, b.Field) })
+	return f
+}

@@ -1,0 +1,51 @@
+package sandbox
+
+// Sandbox is the answer of create, get and list.
+type Sandbox struct {
+	ID              string            `json:"id"`
+	Namespace       string            `json:"namespace"`
+	Name            string            `json:"name"`
+	Language        string            `json:"language"`
+	Image           string            `json:"image"`
+	ImageDigest     string            `json:"image_digest"`
+	Mode            Mode              `json:"mode"`
+	Status          Status            `json:"status"`
+	ResourceLimits  Limits            `json:"resource_limits"`
+	Env             [][2]string       `json:"env"` // values in the create's answer only, later "redacted"
+	WorkingDir      string            `json:"working_dir"`
+	DiskSizeGB      *int              `json:"disk_size_gb"`
+	Ports           []Port            `json:"ports"`
+	Security        Security          `json:"security"`
+	HealthCheck     *HealthCheck      `json:"health_check"` // nil: none
+	Health          Health            `json:"health"`
+	Network         Network           `json:"network"`
+	TTLSecs         *int              `json:"ttl_secs"`
+	IdleTimeoutSecs *int              `json:"idle_timeout_secs"`
+	MaxConcurrency  int               `json:"max_concurrency"`
+	Isolation       Isolation         `json:"isolation"`
+	Labels          map[string]string `json:"labels"`
+	CreatedAt       Time              `json:"created_at"`
+	UpdatedAt       Time              `json:"updated_at"`
+	ExpiresAt       *Time             `json:"expires_at"`
+}
+
+// Port is one published port.
+type Port struct {
+	GuestPort int    `json:"guest_port"`
+	HostPort  int    `json:"host_port"`
+	Protocol  string `json:"protocol"` // tcp or udp
+}
+
+// HealthCheck is how a sandbox's health is asked for.
+type HealthCheck struct {
+	IntervalSecs int `json:"interval_secs"`
+	TimeoutSecs  int `json:"timeout_secs"`
+	Retries      int `json:"retries"`
+}
+
+// Health is what the last check said.
+type Health struct {
+	Status    string `json:"status"` // none, starting, healthy or unhealthy
+	Failures  int    `json:"failures"`
+	CheckedAt *Time  `json:"checked_at"`
+}

@@ -1,0 +1,70 @@
+package sandbox
+
+// CreateRequest is the body of the create call. A nil field is one that the client left out.
+type CreateRequest struct {
+	Language        *string             `json:"language,omitempty" required:"true" doc:"python or bash; node, go and rust are known, but not served yet" example:"python"`
+	Image           *string             `json:"image,omitempty" doc:"Overrides the language's image. Not supported yet."`
+	CreateWaitSecs  *int                `json:"create_wait_secs,omitempty" minimum:"0" maximum:"300" doc:"How long the call waits for an image that must first be made; 60 unless given. Longer: 503 image_preparing."`
+	Mode            *string             `json:"mode,omitempty" enum:"ephemeral,stateful" doc:"ephemeral (the default): every exec starts from the same clean state. stateful: files and processes stay."`
+	ResourceLimits  *LimitsRequest      `json:"resource_limits,omitempty"`
+	Env             [][2]string         `json:"env,omitempty" doc:"Pairs of name and value; at most 256, 64 KiB together. Later answers redact the values."`
+	WorkingDir      *string             `json:"working_dir,omitempty" doc:"Absolute; made if missing; /workspace unless given."`
+	DiskSizeGB      *int                `json:"disk_size_gb,omitempty" minimum:"1" doc:"A persistent disk. Not supported yet."`
+	DiskMountPath   *string             `json:"disk_mount_path,omitempty" doc:"Where the persistent disk is mounted. Not supported yet."`
+	Ports           []PortRequest       `json:"ports,omitempty" doc:"Published ports. Not supported yet."`
+	Security        *SecurityRequest    `json:"security,omitempty"`
+	HealthCheck     *HealthCheckRequest `json:"health_check,omitempty" doc:"Not supported yet."`
+	Network         *NetworkRequest     `json:"network,omitempty" doc:"Only egress none is supported yet; it is the default until then."`
+	Name            *string             `json:"name,omitempty" maxLength:"128" doc:"For people and for list filters."`
+	Labels          map[string]string   `json:"labels,omitempty" doc:"For people and for list filters; at most 64."`
+	MaxConcurrency  *int                `json:"max_concurrency,omitempty" minimum:"1" maximum:"1024" doc:"Stateful: execs at once; 16 unless given. More wait in order."`
+	TTLSecs         *int                `json:"ttl_secs,omitempty" minimum:"1" doc:"Not supported yet."`
+	IdleTimeoutSecs *int                `json:"idle_timeout_secs,omitempty" minimum:"1" doc:"Not supported yet."`
+}
+
+// LimitsRequest are the limits that a client asks for; policy knows the maxima, and fills in what is left out.
+type LimitsRequest struct {
+	MemoryMB  *int     `json:"memory_mb,omitempty" minimum:"16" doc:"MiB, everything in the sandbox together, in-memory mounts included."`
+	CPUCores  *float64 `json:"cpu_cores,omitempty" minimum:"0.01" doc:"May be fractional."`
+	TimeoutMS *int     `json:"timeout_ms,omitempty" minimum:"1" doc:"Limit of one exec, from the program's start."`
+	DiskMB    *int     `json:"disk_mb,omitempty" minimum:"1" doc:"MiB of writable space."`
+	GPU       *string  `json:"gpu,omitempty" doc:"TYPE:COUNT. Not supported yet."`
+	Pids      *int     `json:"pids,omitempty" minimum:"1" doc:"Processes and threads together."`
+}
+
+// SecurityRequest is what a client asks of a machine's closing off.
+type SecurityRequest struct {
+	SeccompEnabled *bool   `json:"seccomp_enabled,omitempty" doc:"false only where the operator allows it."`
+	JailerEnabled  *bool   `json:"jailer_enabled,omitempty" doc:"true: a microVM, or 422 microvm_unavailable."`
+	User           *string `json:"user,omitempty" doc:"name, uid or uid:gid; by the preset unless given."`
+	Preset         *string `json:"preset,omitempty" enum:"development,standard,maximum" doc:"standard unless given; explicit fields win over it."`
+}
+
+// PortRequest is one port to publish.
+type PortRequest struct {
+	GuestPort *int    `json:"guest_port,omitempty" required:"true" minimum:"1" maximum:"65535"`
+	HostPort  *int    `json:"host_port,omitempty" minimum:"0" maximum:"65535"`
+	Protocol  *string `json:"protocol,omitempty" enum:"tcp,udp"`
+}
+
+// HealthCheckRequest says how a sandbox's health is asked for.
+type HealthCheckRequest struct {
+	IntervalSecs    *int             `json:"interval_secs,omitempty" minimum:"1"`
+	TimeoutSecs     *int             `json:"timeout_secs,omitempty" minimum:"1"`
+	Retries         *int             `json:"retries,omitempty" minimum:"1"`
+	StartPeriodSecs *int             `json:"start_period_secs,omitempty" minimum:"0"`
+	Command         []string         `json:"command,omitempty"`
+	HTTP            *HTTPHealthCheck `json:"http,omitempty"`
+}
+
+// HTTPHealthCheck asks a server inside the sandbox.
+type HTTPHealthCheck struct {
+	Port *int    `json:"port,omitempty" required:"true" minimum:"1" maximum:"65535"`
+	Path *string `json:"path,omitempty"`
+}
+
+// NetworkRequest is what a client wants to reach.
+type NetworkRequest struct {
+	Egress *string  `json:"egress,omitempty" enum:"none,public,allow"`
+	Allow  []string `json:"allow,omitempty" doc:"Hosts, *.hosts, CIDRs, each with an optional port."`
+}
