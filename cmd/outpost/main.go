@@ -1,0 +1,34 @@
+// Outpost runs untrusted programs in isolated sandboxes: the server, and the commands that use it.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := rootCommand().ExecuteContext(ctx)
+	stop()
+	os.Exit(exitCode(os.Stderr, err))
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "outpost",
+		Short: "Runs untrusted programs in isolated sandboxes",
+		Long: `outpost gives a program that nobody trusts a clean Linux machine of its own.
+
+Start a server with "outpost serve", or see it all at once with "outpost demo".
+The other commands speak to a server: beside one on this host they find it by its
+data directory, else say where it is by OUTPOST_URL and OUTPOST_TOKEN.`,
+		SilenceErrors: true, // said by exitCode, once
+		SilenceUsage:  true,
+	}
+	root.AddCommand(clientCommands()...)
+	return root
+}
