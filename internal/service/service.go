@@ -1,2 +1,145 @@
 // Package service holds the use cases: create, exec, execute, keys. It knows no HTTP, no SQL and no kernel.
 package service
+
+import (
+	"context"
+	"crypto/sha256"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"outpost.run/outpost/internal/policy"
+	"outpost.run/outpost/sandbox"
+)
+
+// Service is the use cases over one store and one runtime. All methods are safe for concurrent use.
+type Service struct {
+	policy  policy.Policy
+	store   Store
+	runtime Runtime
+	root    [32]byte // hash of the first credential's token
+	log     *slog.Logger
+	run     string // id of this run of the server
+	inuse   *use
+	calls   calls
+
+	mu       sync.Mutex
+	live     map[string]*live // by id; all sandboxes that exist
+	draining bool
+	active   sync.WaitGroup // calls that use machines
+}
+
+// live is one sandbox while the daemon runs.
+type live struct {
+	turn  *semaphore.Weighted // nil: execs need not wait (ephemeral)
+	ctx   context.Context     // ends with the sandbox
+	end   context.CancelFunc
+	state sandbox.Sandbox // under Service.mu
+}
+
+// Config is what a Service stands on.
+type Config struct {
+	Policy    policy.Policy
+	Store     Store
+	Runtime   Runtime
+	RootToken string // of the first credential
+	Log       *slog.Logger
+}
+
+// New makes a Service; Start must be called before any other method.
+func New(c Config) *Service {
+	return &Service{
+		policy: c.Policy, store: c.Store, runtime: c.Runtime, root: sha256.Sum256([]byte(c.RootToken)), log: c.Log,
+		run: sandbox.NewID("run_"), inuse: newUse(c.Policy.Quota), calls: calls{pending: map[string]*pendingCall{}},
+		live: map[string]*live{},
+	}
+}
+
+// Start finds the machines of the sandboxes that the store knows, and notes what became of each.
+func (s *Service) Start(ctx context.Context) error {
+	if err := s.store.ExpireCalls(ctx, time.Now()); err != nil {
+		return err
+	}
+	records, err := s.store.AllSandboxes(ctx)
+	if err != nil {
+		return err
+	}
+	specs := make([]SandboxSpec, len(records))
+	for i, r := range records {
+		specs[i] = specOf(r, 0)
+		specs[i].Started = r.Status == sandbox.Running
+	}
+	states, err := s.runtime.Sync(ctx, specs)
+	if err != nil {
+		return err
+	}
+	for i, r := range records {
+		before := r.Status
+		if specs[i].Started && i < len(states) {
+			r.Status = states[i].Status
+			if states[i].Status == sandbox.Running {
+				r.Isolation = states[i].Isolation
+			}
+		}
+		if r.Status != before {
+			s.log.Warn("sandbox changed while the server was away", "sandbox_id", r.ID, "from", before, "to", r.Status)
+			r.UpdatedAt = sandbox.Now()
+			if err := s.store.PutSandbox(ctx, r); err != nil {
+				return err
+			}
+		}
+		s.inuse.adopt(r.Namespace)
+		s.live[r.ID] = newLive(r)
+	}
+	return nil
+}
+
+// Housekeep does what has to be done now and then, until ctx ends.
+func (s *Service) Housekeep(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Minute):
+			if err := s.store.ExpireCalls(ctx, time.Now()); err != nil && ctx.Err() == nil {
+				s.log.Error("old idempotency keys could not be removed", "error", err)
+			}
+		}
+	}
+}
+
+func newLive(r sandbox.Sandbox) *live {
+	l := &live{state: r}
+	l.ctx, l.end = context.WithCancel(context.Background())
+	if r.Mode == sandbox.Stateful {
+		l.turn = semaphore.NewWeighted(int64(r.MaxConcurrency))
+	}
+	return l
+}
+
+func specOf(r sandbox.Sandbox, wait time.Duration) SandboxSpec {
+	return SandboxSpec{
+		ID: r.ID, Namespace: r.Namespace, Language: r.Language, Image: r.Image, Mode: r.Mode, Limits: r.ResourceLimits,
+		Env: r.Env, WorkingDir: r.WorkingDir, Security: r.Security, Network: r.Network, CreateWait: wait, Started: true,
+	}
+}
+
+// Languages are those that this server runs.
+func (s *Service) Languages() []string { return s.policy.Languages() }
+
+// find gives a sandbox of the namespace. Errors: NotFound, the same for another namespace's and for none.
+func (s *Service) find(namespace, id string) (*live, sandbox.Sandbox, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.live[id]
+	if l == nil || l.state.Namespace != namespace || l.ctx.Err() != nil {
+		return nil, sandbox.Sandbox{}, noSandbox()
+	}
+	return l, l.state, nil
+}
+
+func noSandbox() error {
+	return sandbox.Errorf(sandbox.NotFound, nil, "there is no such sandbox in this namespace")
+}

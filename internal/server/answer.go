@@ -1,0 +1,112 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/sandbox"
+)
+
+// statuses maps each code of the contract; a test checks that every code has a row.
+var statuses = map[sandbox.Code]int{
+	sandbox.MalformedJSON:          http.StatusBadRequest,
+	sandbox.Unauthorized:           http.StatusUnauthorized,
+	sandbox.Forbidden:              http.StatusForbidden,
+	sandbox.NotFound:               http.StatusNotFound,
+	sandbox.MethodNotAllowed:       http.StatusMethodNotAllowed,
+	sandbox.Conflict:               http.StatusConflict,
+	sandbox.BodyTooLarge:           http.StatusRequestEntityTooLarge,
+	sandbox.UnsupportedMediaType:   http.StatusUnsupportedMediaType,
+	sandbox.Invalid:                http.StatusUnprocessableEntity,
+	sandbox.UnsupportedLanguage:    http.StatusUnprocessableEntity,
+	sandbox.NotSupported:           http.StatusUnprocessableEntity,
+	sandbox.MicroVMUnavailable:     http.StatusUnprocessableEntity,
+	sandbox.UserNotFound:           http.StatusUnprocessableEntity,
+	sandbox.PolicyFloor:            http.StatusUnprocessableEntity,
+	sandbox.ImageNotFound:          http.StatusUnprocessableEntity,
+	sandbox.LanguageRuntimeMissing: http.StatusUnprocessableEntity,
+	sandbox.IdempotencyMismatch:    http.StatusUnprocessableEntity,
+	sandbox.CollectTooLarge:        http.StatusRequestEntityTooLarge,
+	sandbox.DiskFull:               http.StatusInsufficientStorage,
+	sandbox.SandboxStopped:         http.StatusConflict,
+	sandbox.NotStateful:            http.StatusConflict,
+	sandbox.RateLimited:            http.StatusTooManyRequests,
+	sandbox.QuotaExceeded:          http.StatusTooManyRequests,
+	sandbox.ImagePreparing:         http.StatusServiceUnavailable,
+	sandbox.Capacity:               http.StatusServiceUnavailable,
+	sandbox.Lost:                   http.StatusServiceUnavailable,
+	sandbox.ShuttingDown:           http.StatusServiceUnavailable,
+	sandbox.Internal:               http.StatusInternalServerError,
+}
+
+// answerOf is what a handler's result amounts to. An error's body has no request id yet, so that it can be kept and
+// said again under another one.
+func answerOf(status int, body any, err error) service.Answer {
+	if err != nil {
+		e, is := errors.AsType[*sandbox.Error](err)
+		if !is {
+			e = sandbox.Errorf(sandbox.Internal, err, "the server failed; its log says more under this request id")
+		}
+		if status = statuses[e.Code]; status == 0 {
+			status = http.StatusInternalServerError
+		}
+		return service.Answer{Status: status, Body: encode(e)}
+	}
+	if body == nil {
+		return service.Answer{Status: status}
+	}
+	return service.Answer{Status: status, Body: encode(body)}
+}
+
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err) // our own types: a bug
+	}
+	return b.Bytes()
+}
+
+// fail answers with an error and hands it to the log line.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	traceOf(r).err = err
+	s.write(w, r, answerOf(0, nil, err))
+}
+
+func (s *Server) write(w http.ResponseWriter, r *http.Request, a service.Answer) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // a test's writer has none
+	body := a.Body
+	if a.Status >= http.StatusBadRequest {
+		body = s.errorBody(w, r, a)
+	}
+	if len(body) > 0 {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	}
+	w.WriteHeader(a.Status)
+	_, _ = w.Write(body) // who has gone away hears nothing
+}
+
+func (s *Server) errorBody(w http.ResponseWriter, r *http.Request, a service.Answer) []byte {
+	var e sandbox.Error
+	if err := json.Unmarshal(a.Body, &e); err != nil {
+		panic(err) // answerOf wrote it
+	}
+	if e.RetryAfterSecs > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(e.RetryAfterSecs))
+	} else if a.Status == http.StatusServiceUnavailable || a.Status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", "1")
+	}
+	if a.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="outpost", API-Key realm="outpost"`)
+	}
+	return encode(sandbox.ErrorAnswer{Error: sandbox.ErrorBody{
+		Code: e.Code, Message: e.Message, RequestID: traceOf(r).requestID, Details: e.Details,
+	}})
+}

@@ -1,0 +1,54 @@
+package server
+
+import (
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"time"
+
+	"outpost.run/outpost/sandbox"
+)
+
+const (
+	maxBodyBytes = 8 << 20
+	drainBytes   = 64 << 20
+	drainTime    = 2 * time.Second
+)
+
+// readBody reads a JSON body whole, within the time and size that a body has.
+//
+// Errors: UnsupportedMediaType, BodyTooLarge (before reading, where the size was announced), MalformedJSON (it ended early).
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return nil, sandbox.Errorf(sandbox.UnsupportedMediaType, nil, "send the body as Content-Type: application/json")
+	}
+	if r.ContentLength > maxBodyBytes {
+		return nil, tooLarge()
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // a test's writer has none
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBodyBytes+1))
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		return nil, sandbox.Errorf(sandbox.MalformedJSON, err, "the body ended early or took longer than %v", bodyTime)
+	case len(body) > maxBodyBytes:
+		return nil, tooLarge()
+	}
+	// The connection is watched from here on, for as long as the program runs: the deadline must not end that.
+	_ = control.SetReadDeadline(time.Time{})
+	return body, nil
+}
+
+func tooLarge() error {
+	return sandbox.Errorf(sandbox.BodyTooLarge, nil, "JSON bodies end at 8 MiB")
+}
+
+// drain takes what a client still sends after it was refused, so that it reads the answer instead of a reset connection.
+func drain(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	if control.Flush() != nil || control.SetReadDeadline(time.Now().Add(drainTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, drainBytes)
+}

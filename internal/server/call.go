@@ -1,0 +1,119 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/internal/strict"
+	"outpost.run/outpost/sandbox"
+)
+
+// call is one request on its way through a route.
+type call struct {
+	ctx       context.Context // the client's
+	caller    service.Caller
+	namespace string // of the path; "" where it has none
+	id        string // of the path
+	rawQuery  string
+	body      []byte
+	once      bool // it has an Idempotency-Key
+}
+
+// decode reads the body; faults are for the use case, which adds its own.
+func (c *call) decode(into any) (sandbox.Faults, error) { return strict.JSON(c.body, into) }
+
+// lasting is a context for what must not be left half made when the client goes away, because a repeat may join it.
+func (c *call) lasting() context.Context {
+	if c.once {
+		return context.WithoutCancel(c.ctx)
+	}
+	return c.ctx
+}
+
+// handle leads a request through the route's rules to its handler.
+func (s *Server) handle(rt route) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		traceOf(r).route = rt.path
+		c := &call{ctx: r.Context(), id: pathValue(r, "id"), namespace: pathValue(r, "namespace"), rawQuery: r.URL.RawQuery}
+		if err := s.admit(w, r, rt, c); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		if rt.page != nil {
+			w.Header().Set("Content-Type", rt.page.contentType)
+			w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+			_, _ = w.Write(rt.page.body())
+			return
+		}
+		if rt.request != nil {
+			body, err := readBody(w, r)
+			if err != nil {
+				s.fail(w, r, err)
+				if sandbox.CodeOf(err) == sandbox.BodyTooLarge {
+					drain(w, r)
+				}
+				return
+			}
+			c.body = body
+		}
+		a, err := s.answer(r, rt, c)
+		if err != nil {
+			traceOf(r).err = err
+		}
+		s.write(w, r, a)
+	}
+}
+
+// answer runs the handler, once only where the request has an Idempotency-Key and the route takes one.
+func (s *Server) answer(r *http.Request, rt route, c *call) (service.Answer, error) {
+	var handlerErr error
+	run := func() service.Answer {
+		body, err := rt.handler(c)
+		handlerErr = err
+		return answerOf(rt.status, body, err)
+	}
+	key, given := r.Header["Idempotency-Key"]
+	if !given || !rt.idempotent {
+		return run(), handlerErr
+	}
+	if len(key) != 1 || !validKey(key[0]) {
+		f := sandbox.Faults{{Field: "Idempotency-Key", Reason: "must be one header of 1 to 255 visible ASCII characters"}}
+		err := f.Err(sandbox.Invalid)
+		return answerOf(0, nil, err), err
+	}
+	c.once = true
+	scope := strings.Join([]string{c.caller.ID, r.Method, r.URL.EscapedPath()}, " ")
+	a, err := s.svc.Once(r.Context(), scope, key[0], sha256.Sum256(c.body), run, kept)
+	if err != nil {
+		return answerOf(0, nil, err), err
+	}
+	return a, handlerErr
+}
+
+// kept says which answers an Idempotency-Key gets again.
+func kept(a service.Answer) bool {
+	return a.Status < http.StatusInternalServerError && a.Status != http.StatusTooManyRequests
+}
+
+func validKey(key string) bool {
+	outside := func(c rune) bool { return c < '!' || c > '~' }
+	return key != "" && len(key) <= 255 && !strings.ContainsFunc(key, outside)
+}
+
+func pathValue(r *http.Request, name string) string {
+	raw := chi.URLParam(r, name)
+	if r.URL.RawPath == "" {
+		return raw // chi matched the decoded path
+	}
+	plain, err := url.PathUnescape(raw)
+	if err != nil {
+		return raw
+	}
+	return plain
+}

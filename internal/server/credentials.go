@@ -1,0 +1,53 @@
+package server
+
+import "outpost.run/outpost/sandbox"
+
+func (s *Server) createToken(c *call) (any, error) {
+	var r sandbox.TokenRequest
+	faults, err := c.decode(&r)
+	if err != nil {
+		return nil, err
+	}
+	return s.svc.CreateToken(c.ctx, c.caller, r, faults)
+}
+
+func (s *Server) listTokens(params []param) func(*call) (any, error) {
+	return func(c *call) (any, error) {
+		q, faults := readQuery(c.rawQuery, params)
+		page := readPaging(q, &faults)
+		if err := faults.Err(sandbox.Invalid); err != nil {
+			return nil, err
+		}
+		return s.svc.Tokens(c.ctx, c.caller, page)
+	}
+}
+
+func (s *Server) getToken(c *call) (any, error) { return s.svc.Token(c.ctx, c.caller, c.id) }
+
+func (s *Server) deleteToken(c *call) (any, error) {
+	return nil, s.svc.DeleteToken(c.ctx, c.caller, c.id)
+}
+
+func (s *Server) createKey(c *call) (any, error) {
+	var r sandbox.KeyRequest
+	faults, err := c.decode(&r)
+	if err != nil {
+		return nil, err
+	}
+	return s.svc.CreateKey(c.ctx, c.caller, r, faults)
+}
+
+func (s *Server) listKeys(params []param) func(*call) (any, error) {
+	return func(c *call) (any, error) {
+		q, faults := readQuery(c.rawQuery, params)
+		page := readPaging(q, &faults)
+		if err := faults.Err(sandbox.Invalid); err != nil {
+			return nil, err
+		}
+		return s.svc.Keys(c.ctx, c.caller, page)
+	}
+}
+
+func (s *Server) getKey(c *call) (any, error) { return s.svc.Key(c.ctx, c.caller, c.id) }
+
+func (s *Server) deleteKey(c *call) (any, error) { return nil, s.svc.DeleteKey(c.ctx, c.caller, c.id) }

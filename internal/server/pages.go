@@ -1,0 +1,82 @@
+package server
+
+import (
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/internal/strict"
+	"outpost.run/outpost/sandbox"
+)
+
+const (
+	defaultPerPage = 20
+	maxPerPage     = 100
+	maxPage        = 1_000_000
+)
+
+// param is one query parameter of a list.
+type param struct {
+	name string
+	doc  string
+	enum []string // nil: any text
+}
+
+// paging are the parameters that every list has.
+func paging(sorts []string) []param {
+	return []param{
+		{name: "page", doc: "from 1"}, {name: "per_page", doc: "1 to 100; 20 unless given"},
+		{name: "sort", doc: "created_at unless given", enum: sorts}, {name: "order", doc: "desc unless given", enum: []string{"asc", "desc"}},
+	}
+}
+
+// readQuery refuses what the list does not take: unknown names, names given twice, words that it does not know.
+func readQuery(raw string, known []param) (url.Values, sandbox.Faults) {
+	var faults sandbox.Faults
+	q, err := url.ParseQuery(raw)
+	if err != nil {
+		faults.Add("query", "is no valid query string")
+	}
+	names := make([]string, len(known))
+	for i, p := range known {
+		names[i] = p.name
+		if v := q.Get(p.name); q.Has(p.name) && p.enum != nil && !slices.Contains(p.enum, v) {
+			faults.Add(p.name, "must be one of %s", strings.Join(p.enum, ", "))
+		}
+	}
+	for name, values := range q {
+		switch {
+		case !slices.Contains(names, name):
+			reason := "is no parameter of this list"
+			if near := strict.Nearest(name, names); near != "" {
+				reason += "; did you mean " + near + "?"
+			}
+			faults.Add(name, "%s", reason)
+		case len(values) > 1:
+			faults.Add(name, "is given twice")
+		}
+	}
+	return q, faults
+}
+
+func readPaging(q url.Values, faults *sandbox.Faults) service.Paging {
+	return service.Paging{
+		Page:       readNumber(q, "page", 1, maxPage, faults),
+		PerPage:    readNumber(q, "per_page", defaultPerPage, maxPerPage, faults),
+		Sort:       q.Get("sort"),
+		Descending: q.Get("order") != "asc",
+	}
+}
+
+func readNumber(q url.Values, name string, unset, most int, faults *sandbox.Faults) int {
+	if !q.Has(name) {
+		return unset
+	}
+	n, err := strconv.Atoi(q.Get(name))
+	if err != nil || n < 1 || n > most || q.Get(name)[0] == '+' {
+		faults.Add(name, "must be an integer from 1 to %d", most)
+	}
+	return n
+}

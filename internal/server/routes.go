@@ -1,0 +1,71 @@
+package server
+
+import (
+	"net/http"
+	"reflect"
+
+	"outpost.run/outpost/internal/policy"
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/sandbox"
+)
+
+// route is one row of the table: what it takes, who may call it, what it answers. The router, the rules and the OpenAPI
+// document are all made from it.
+type route struct {
+	method, path string
+	access       access
+	summary      string
+	request      reflect.Type // nil: no body
+	params       []param      // of the query; nil: it is not looked at
+	status       int          // of success
+	response     reflect.Type // nil: no body
+	idempotent   bool         // takes an Idempotency-Key
+	handler      func(*call) (any, error)
+	page         *page // instead of a handler
+}
+
+// page is a document that is the same for everybody.
+type page struct {
+	contentType string
+	body        func() []byte
+}
+
+const (
+	ofNamespace = "/auth/v1/seed/{namespace}/sandbox"
+	pats        = "/auth/v1/pat"
+	keys        = "/auth/v1/api_keys"
+)
+
+func (s *Server) table() []route {
+	sandboxParams := append(paging(service.SandboxSorts),
+		param{name: "status", enum: []string{"creating", "running", "stopped", "failed", "lost"}},
+		param{name: "language", enum: policy.KnownLanguages()},
+		param{name: "mode", enum: []string{"ephemeral", "stateful"}},
+		param{name: "label", doc: "name:value"})
+	credentialParams := paging(service.CredentialSorts)
+	return []route{
+		{method: "POST", path: ofNamespace, access: writers, summary: "Create a sandbox", request: typeOf[sandbox.CreateRequest](), status: http.StatusCreated, response: typeOf[sandbox.Sandbox](), idempotent: true, handler: s.createSandbox},
+		{method: "GET", path: ofNamespace, access: readers, summary: "List sandboxes", params: sandboxParams, status: http.StatusOK, response: typeOf[sandbox.Page[sandbox.Sandbox]](), handler: s.listSandboxes(sandboxParams)},
+		{method: "GET", path: ofNamespace + "/{id}", access: readers, summary: "Get a sandbox", status: http.StatusOK, response: typeOf[sandbox.Sandbox](), handler: s.getSandbox},
+		{method: "DELETE", path: ofNamespace + "/{id}", access: writers, summary: "Delete a sandbox and everything in it", status: http.StatusNoContent, handler: s.deleteSandbox},
+		{method: "POST", path: ofNamespace + "/{id}/exec", access: writers, summary: "Run a program in a sandbox", request: typeOf[sandbox.ExecRequest](), status: http.StatusOK, response: typeOf[sandbox.ExecResult](), idempotent: true, handler: s.exec},
+		{method: "POST", path: ofNamespace + "/execute", access: writers, summary: "Run a program in a fresh machine, or in the sandbox of sandbox_id", request: typeOf[sandbox.ExecuteRequest](), status: http.StatusOK, response: typeOf[sandbox.ExecResult](), idempotent: true, handler: s.execute},
+
+		{method: "POST", path: pats, access: readers, summary: "Make a personal access token", request: typeOf[sandbox.TokenRequest](), status: http.StatusCreated, response: typeOf[sandbox.Token](), handler: s.createToken},
+		{method: "GET", path: pats, access: readers, summary: "List personal access tokens", params: credentialParams, status: http.StatusOK, response: typeOf[sandbox.Page[sandbox.Token]](), handler: s.listTokens(credentialParams)},
+		{method: "GET", path: pats + "/{id}", access: readers, summary: "Get a personal access token", status: http.StatusOK, response: typeOf[sandbox.Token](), handler: s.getToken},
+		{method: "DELETE", path: pats + "/{id}", access: readers, summary: "Delete a personal access token, and those made with it", status: http.StatusNoContent, handler: s.deleteToken},
+		{method: "POST", path: keys, access: admins, summary: "Make an API key", request: typeOf[sandbox.KeyRequest](), status: http.StatusCreated, response: typeOf[sandbox.Key](), handler: s.createKey},
+		{method: "GET", path: keys, access: admins, summary: "List API keys", params: credentialParams, status: http.StatusOK, response: typeOf[sandbox.Page[sandbox.Key]](), handler: s.listKeys(credentialParams)},
+		{method: "GET", path: keys + "/{id}", access: admins, summary: "Get an API key", status: http.StatusOK, response: typeOf[sandbox.Key](), handler: s.getKey},
+		{method: "DELETE", path: keys + "/{id}", access: admins, summary: "Delete an API key, and the tokens made with it", status: http.StatusNoContent, handler: s.deleteKey},
+
+		{method: "GET", path: "/healthz", access: openToAll, summary: "Whether the server is alive", status: http.StatusOK, response: typeOf[status](), handler: s.healthz},
+		{method: "GET", path: "/readyz", access: openToAll, summary: "Whether the server takes calls", status: http.StatusOK, response: typeOf[status](), handler: s.readyz},
+		{method: "GET", path: "/version", access: openToAll, summary: "The server's version", status: http.StatusOK, response: typeOf[versionAnswer](), handler: s.versionOf},
+		{method: "GET", path: "/openapi.json", access: openToAll, summary: "This document", status: http.StatusOK, page: &page{"application/json", func() []byte { return s.openapi }}},
+		{method: "GET", path: "/docs", access: openToAll, summary: "The same for people", status: http.StatusOK, page: &page{"text/html; charset=utf-8", func() []byte { return s.docs }}},
+	}
+}
+
+func typeOf[T any]() reflect.Type { return reflect.TypeFor[T]() }

@@ -1,0 +1,69 @@
+package service
+
+import (
+	"context"
+
+	"outpost.run/outpost/internal/policy"
+	"outpost.run/outpost/sandbox"
+)
+
+// Create makes a sandbox and answers with the values of its env, for the only time. faults are what reading the request
+// gave.
+//
+// Errors: those of policy.Create and of Runtime.Create, QuotaExceeded, ShuttingDown.
+func (s *Service) Create(ctx context.Context, namespace string, r sandbox.CreateRequest, faults sandbox.Faults) (sandbox.Sandbox, error) {
+	p, err := s.policy.Create(r, faults)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	done, err := s.begin()
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	defer done()
+	if err := s.inuse.takeSandbox(namespace); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	record, err := s.make(ctx, namespace, p)
+	if err != nil {
+		s.inuse.giveSandbox(namespace)
+		return sandbox.Sandbox{}, err
+	}
+	return record, nil
+}
+
+func (s *Service) make(ctx context.Context, namespace string, p policy.Sandbox) (sandbox.Sandbox, error) {
+	record := recordOf(namespace, p)
+	state, err := s.runtime.Create(ctx, specOf(record, p.CreateWait))
+	if err != nil {
+		return record, err
+	}
+	record.Status, record.ImageDigest, record.Isolation = state.Status, state.ImageDigest, state.Isolation
+	if err := s.store.PutSandbox(context.WithoutCancel(ctx), record); err != nil {
+		if gone := s.runtime.Delete(context.WithoutCancel(ctx), record.ID); gone != nil {
+			s.log.Error("a sandbox that could not be noted could not be removed", "sandbox_id", record.ID, "error", gone)
+		}
+		return record, sandbox.Errorf(sandbox.Internal, err, "the sandbox could not be noted")
+	}
+	s.mu.Lock()
+	s.live[record.ID] = newLive(record)
+	s.mu.Unlock()
+	return record, nil
+}
+
+func recordOf(namespace string, p policy.Sandbox) sandbox.Sandbox {
+	now := sandbox.Now()
+	r := sandbox.Sandbox{
+		ID: sandbox.NewID(sandbox.SandboxPrefix), Namespace: namespace, Name: p.Name, Language: p.Language, Image: p.Image,
+		Mode: p.Mode, Status: sandbox.Running, ResourceLimits: p.Limits, Env: p.Env, WorkingDir: p.WorkingDir,
+		Ports: []sandbox.Port{}, Security: p.Security, Health: sandbox.Health{Status: "none"}, Network: p.Network,
+		MaxConcurrency: p.MaxConcurrency, Labels: p.Labels, CreatedAt: now, UpdatedAt: now,
+	}
+	if r.Env == nil {
+		r.Env = [][2]string{}
+	}
+	if r.Labels == nil {
+		r.Labels = map[string]string{}
+	}
+	return r
+}
