@@ -41,6 +41,7 @@ var rooms = map[string]room{
 	"internal/server":       {imports: []string{"internal/service", "internal/policy", "internal/strict", "sandbox"}, why: "routes speak to use cases"},
 	"internal/service":      {imports: []string{"internal/policy", "sandbox"}, why: oneWay},
 	"internal/strict":       {imports: []string{"sandbox"}, why: "reading JSON says nothing of what it is for"},
+	"internal/config":       {imports: []string{"internal/policy", "internal/strict", "sandbox"}, why: "the operator's word, read once"},
 	"internal/policy":       {imports: []string{"sandbox"}, why: "pure functions"},
 	"internal/store/sqlite": {imports: []string{"internal/service", "sandbox"}, why: oneWay},
 	"internal/node": {imports: []string{"internal/service", "internal/engine", "internal/image", "internal/disk",

@@ -25,27 +25,6 @@ type Local struct {
 	PID int    `json:"pid"`
 }
 
-// WriteLocal leaves l in dir, for a server that is ready; RemoveLocal takes it away when the server ends.
-func WriteLocal(dir string, l Local) error {
-	text, err := json.Marshal(l)
-	if err != nil {
-		return err
-	}
-	part := filepath.Join(dir, localFile+".part")
-	if err := os.WriteFile(part, append(text, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(part, filepath.Join(dir, localFile))
-}
-
-// RemoveLocal takes away what WriteLocal left; nil where there is nothing.
-func RemoveLocal(dir string) error {
-	if err := os.Remove(filepath.Join(dir, localFile)); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
 // ErrNoLocal says that no server has left its address in a data directory.
 var ErrNoLocal = errors.New("no server runs on this data directory")
 

@@ -29,6 +29,7 @@ data directory, else say where it is by OUTPOST_URL and OUTPOST_TOKEN.`,
 		SilenceErrors: true, // said by exitCode, once
 		SilenceUsage:  true,
 	}
+	root.AddCommand(serveCommand())
 	root.AddCommand(clientCommands()...)
 	return root
 }

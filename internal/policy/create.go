@@ -54,8 +54,7 @@ func (p Policy) Create(r sandbox.CreateRequest, faults sandbox.Faults) (Sandbox,
 		s.Mode = sandbox.Mode(*r.Mode)
 	}
 	if r.WorkingDir != nil {
-		s.WorkingDir = *r.WorkingDir
-		checkDir("working_dir", s.WorkingDir, &faults)
+		s.WorkingDir = checkDir("working_dir", *r.WorkingDir, &faults)
 	}
 	if r.Name != nil {
 		s.Name = *r.Name

@@ -50,8 +50,7 @@ func (p Policy) Exec(r sandbox.ExecRequest, language string, of sandbox.Limits, 
 		}
 	}
 	if r.WorkingDir != nil {
-		e.WorkingDir = *r.WorkingDir
-		checkDir("working_dir", e.WorkingDir, &faults)
+		e.WorkingDir = checkDir("working_dir", *r.WorkingDir, &faults)
 	}
 	for name := range r.Files {
 		checkPath(sandbox.Field("files", name), name, &faults)

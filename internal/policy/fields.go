@@ -52,8 +52,8 @@ func noNUL(field, text string, faults *sandbox.Faults) {
 	}
 }
 
-// checkDir wants an absolute path without detours.
-func checkDir(field, dir string, faults *sandbox.Faults) {
+// checkDir wants an absolute path without detours, and gives it without a slash at its end.
+func checkDir(field, dir string, faults *sandbox.Faults) string {
 	switch {
 	case !strings.HasPrefix(dir, "/"):
 		faults.Add(field, "must be an absolute path")
@@ -63,6 +63,7 @@ func checkDir(field, dir string, faults *sandbox.Faults) {
 		faults.Add(field, "must be written without ., .. and empty parts")
 	}
 	noNUL(field, dir, faults)
+	return path.Clean(dir)
 }
 
 // checkPath wants something that can name a file.

@@ -72,15 +72,13 @@ func (s *Server) handle(rt route) http.HandlerFunc {
 
 // answer runs the handler, once only where the request has an Idempotency-Key and the route takes one.
 func (s *Server) answer(r *http.Request, rt route, c *call) (service.Answer, error) {
-	var handlerErr error
-	run := func() service.Answer {
+	run := func() (service.Answer, error) {
 		body, err := rt.handler(c)
-		handlerErr = err
-		return answerOf(rt.status, body, err)
+		return answerOf(rt.status, body, err), err
 	}
 	key, given := r.Header["Idempotency-Key"]
 	if !given || !rt.idempotent {
-		return run(), handlerErr
+		return run()
 	}
 	if len(key) != 1 || !validKey(key[0]) {
 		f := sandbox.Faults{{Field: "Idempotency-Key", Reason: "must be one header of 1 to 255 visible ASCII characters"}}
@@ -90,10 +88,10 @@ func (s *Server) answer(r *http.Request, rt route, c *call) (service.Answer, err
 	c.once = true
 	scope := strings.Join([]string{c.caller.ID, r.Method, r.URL.EscapedPath()}, " ")
 	a, err := s.svc.Once(r.Context(), scope, key[0], sha256.Sum256(c.body), run, kept)
-	if err != nil {
-		return answerOf(0, nil, err), err
+	if a.Status == 0 {
+		a = answerOf(0, nil, err)
 	}
-	return a, handlerErr
+	return a, err
 }
 
 // kept says which answers an Idempotency-Key gets again.

@@ -49,7 +49,7 @@ func readQuery(raw string, known []param) (url.Values, sandbox.Faults) {
 	for name, values := range q {
 		switch {
 		case !slices.Contains(names, name):
-			reason := "is no parameter of this list"
+			reason := "is not known"
 			if near := strict.Nearest(name, names); near != "" {
 				reason += "; did you mean " + near + "?"
 			}

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"reflect"
 
-	"outpost.run/outpost/internal/policy"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
@@ -39,7 +38,7 @@ const (
 func (s *Server) table() []route {
 	sandboxParams := append(paging(service.SandboxSorts),
 		param{name: "status", enum: []string{"creating", "running", "stopped", "failed", "lost"}},
-		param{name: "language", enum: policy.KnownLanguages()},
+		param{name: "language", enum: service.KnownLanguages()},
 		param{name: "mode", enum: []string{"ephemeral", "stateful"}},
 		param{name: "label", doc: "name:value"})
 	credentialParams := paging(service.CredentialSorts)

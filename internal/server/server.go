@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -101,8 +102,7 @@ func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 		s.notFound(w, r)
 		return
 	}
-	for _, method := range allowed {
-		w.Header().Add("Allow", method)
-	}
-	s.fail(w, r, sandbox.Errorf(sandbox.MethodNotAllowed, nil, "this path takes %v", allowed))
+	list := strings.Join(allowed, ", ")
+	w.Header().Set("Allow", list)
+	s.fail(w, r, sandbox.Errorf(sandbox.MethodNotAllowed, nil, "this path takes %s", list))
 }

@@ -28,11 +28,13 @@ type pendingCall struct {
 }
 
 // Once makes a call with an idempotency key at most once: a second one with the same body joins the first while it is
-// under way, and gets its answer afterwards. keep says of an answer whether it is kept; one that is not can be asked for
-// again. ctx is the client's; run goes on without it where it wants to.
+// under way, and gets its answer afterwards. run gives an answer together with the error that it tells of; keep says of
+// an answer whether it is kept; one that is not can be asked for again. ctx is the client's; run goes on without it
+// where it wants to.
 //
-// Errors: IdempotencyMismatch, Lost (the first one was cut off by a restart).
-func (s *Service) Once(ctx context.Context, scope, key string, body [32]byte, run func() Answer, keep func(Answer) bool) (Answer, error) {
+// Errors: that of run, with its answer; without an answer IdempotencyMismatch, Lost (the first call was cut off by a
+// restart).
+func (s *Service) Once(ctx context.Context, scope, key string, body [32]byte, run func() (Answer, error), keep func(Answer) bool) (Answer, error) {
 	id := scope + "\x00" + key
 	s.calls.mu.Lock()
 	if first := s.calls.pending[id]; first != nil {
@@ -57,9 +59,8 @@ func (s *Service) Once(ctx context.Context, scope, key string, body [32]byte, ru
 		mine.answer, mine.err = s.again(before, body)
 	default:
 		mine.err = cutOff() // what those that joined hear when run panics
-		mine.answer = run()
-		mine.err = nil
-		s.settle(context.WithoutCancel(ctx), note, mine.answer, keep)
+		mine.answer, mine.err = run()
+		s.settle(context.WithoutCancel(ctx), note, mine, keep)
 	}
 	return mine.answer, mine.err
 }
@@ -94,16 +95,16 @@ func cutOff() error {
 	return sandbox.Errorf(sandbox.Lost, nil, "the call with this Idempotency-Key was cut off; whether it took effect is not known, use a new key to make it again")
 }
 
-func (s *Service) settle(ctx context.Context, note Call, a Answer, keep func(Answer) bool) {
+func (s *Service) settle(ctx context.Context, note Call, c *pendingCall, keep func(Answer) bool) {
 	var err error
 	switch {
-	case keep(a):
-		if note.Done, note.Answer = true, a; len(a.Body) > largeAnswer {
+	case keep(c.answer):
+		if note.Done, note.Answer = true, c.answer; len(c.answer.Body) > largeAnswer {
 			note.Expires = time.Now().Add(keepLargeAnswer)
 		}
 		err = s.store.EndCall(ctx, note)
-	case s.Draining():
-		// It may have taken effect before the server stopped: the note stays, a repeat hears of it as lost.
+	case s.Draining() && sandbox.CodeOf(c.err) == sandbox.Lost:
+		// It was cut off by the server's end: the note stays, so that a repeat hears of that instead of running again.
 	default:
 		err = s.store.ForgetCall(ctx, note.Scope, note.Key)
 	}

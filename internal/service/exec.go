@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"outpost.run/outpost/internal/policy"
@@ -40,7 +41,7 @@ func (s *Service) Exec(ctx context.Context, namespace, id string, r sandbox.Exec
 	defer l.next()
 	result, err := s.runIn(ctx, id, p, time.Since(queued))
 	if sandbox.CodeOf(err) == sandbox.Lost {
-		s.noteLoss(context.WithoutCancel(ctx), l)
+		s.noteLoss(context.WithoutCancel(ctx), id, l)
 	}
 	return result, err
 }
@@ -112,18 +113,13 @@ func execSpec(p policy.Exec) ExecSpec {
 	for name, content := range p.Files {
 		e.Files = append(e.Files, File{Path: name, Content: content})
 	}
-	slices.SortFunc(e.Files, func(a, b File) int {
-		if a.Path < b.Path {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(e.Files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
 	return e
 }
 
 // noteLoss asks whether the sandbox lost its machine, and keeps the answer.
-func (s *Service) noteLoss(ctx context.Context, l *live) {
-	state, err := s.runtime.Inspect(ctx, l.state.ID)
+func (s *Service) noteLoss(ctx context.Context, id string, l *live) {
+	state, err := s.runtime.Inspect(ctx, id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil || s.draining || l.ctx.Err() != nil || state.Status == l.state.Status || state.Status == "" {
@@ -131,6 +127,6 @@ func (s *Service) noteLoss(ctx context.Context, l *live) {
 	}
 	l.state.Status, l.state.UpdatedAt = state.Status, sandbox.Now()
 	if err := s.store.PutSandbox(ctx, l.state); err != nil {
-		s.log.Error("a sandbox's state could not be noted", "sandbox_id", l.state.ID, "error", err)
+		s.log.Error("a sandbox's state could not be noted", "sandbox_id", id, "error", err)
 	}
 }

@@ -129,6 +129,9 @@ func specOf(r sandbox.Sandbox, wait time.Duration) SandboxSpec {
 // Languages are those that this server runs.
 func (s *Service) Languages() []string { return s.policy.Languages() }
 
+// KnownLanguages are all that the contract names.
+func KnownLanguages() []string { return policy.KnownLanguages() }
+
 // find gives a sandbox of the namespace. Errors: NotFound, the same for another namespace's and for none.
 func (s *Service) find(namespace, id string) (*live, sandbox.Sandbox, error) {
 	s.mu.Lock()

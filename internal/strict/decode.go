@@ -45,7 +45,7 @@ func (d *decoder) object(object map[string]any, into reflect.Value, path string)
 	slices.Sort(known)
 	for name := range object {
 		if _, is := fields[name]; !is {
-			reason := "is no field of this call"
+			reason := "is not known"
 			if near := Nearest(name, known); near != "" {
 				reason += "; did you mean " + near + "?"
 			}

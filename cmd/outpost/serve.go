@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"outpost.run/outpost/internal/config"
+	"outpost.run/outpost/internal/server"
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/internal/store/sqlite"
+)
+
+// grace is what answers under way have to reach their clients, once their execs have ended.
+const grace = 5 * time.Second
+
+func serveCommand() *cobra.Command {
+	var file string
+	var stopAll bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Start the server",
+		Long: `Starts the server and prints "outpost ready on http://…" to stderr when it accepts calls.
+
+Every key of the configuration file is also a flag, and a variable OUTPOST_…; flags win over
+variables, variables over the file. The first credential comes from OUTPOST_ADMIN_TOKEN, else from
+admin.token in the data directory, which the first start makes.
+
+SIGTERM stops it: execs under way have drain_secs to end, stateful sandboxes live on for the next
+start, unless --stop-all.`,
+		Args: cobra.NoArgs,
+	}
+	f := cmd.Flags()
+	f.StringVar(&file, "config", "", "configuration file (YAML)")
+	f.BoolVar(&stopAll, "stop-all", false, "stop stateful sandboxes too when the server stops")
+	for _, k := range config.Keys() {
+		f.String(k.Flag(), "", k.Doc)
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := config.Load(config.Sources{File: file, Env: os.LookupEnv, Flags: func(name string) (string, bool) {
+			return f.Lookup(name).Value.String(), f.Changed(name)
+		}})
+		if err != nil {
+			return err
+		}
+		return serve(cmd.Context(), c, stopAll, cmd.ErrOrStderr())
+	}
+	return cmd
+}
+
+// serve runs the server until ctx ends. Mounts of the host are left alone by entering a mount namespace of the server's
+// own before anything else.
+func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer) (err error) {
+	log := newLogger(c.Log, stderr)
+	if c.DataDir, err = filepath.Abs(c.DataDir); err != nil {
+		return err
+	}
+	unlock, err := lockDataDir(c.DataDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	token, err := firstCredential(c.DataDir, log)
+	if err != nil {
+		return err
+	}
+	store, err := sqlite.Open(ctx, filepath.Join(c.DataDir, "outpost.db"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	machines, err := newRuntime(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	svc := service.New(service.Config{Policy: c.ForPolicy(), Store: store, Runtime: machines, RootToken: token, Log: log})
+	if err := svc.Start(ctx); err != nil {
+		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
+	}
+	return listen(ctx, c, svc, stopAll, log, stderr)
+}
+
+// listen answers calls until ctx ends, and lets those under way end.
+func listen(ctx context.Context, c config.Config, svc *service.Service, stopAll bool, log *slog.Logger, stderr io.Writer) error {
+	last := context.WithoutCancel(ctx)
+	web, err := server.New(server.Config{Service: svc, Log: log, Version: version(), PerMinute: c.RateLimit.PerMinute, Burst: c.RateLimit.Burst})
+	if err != nil {
+		return errors.Join(err, svc.Shutdown(last, 0, false))
+	}
+	socket, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return errors.Join(err, svc.Shutdown(last, 0, false))
+	}
+	address := "http://" + socket.Addr().String()
+	card := filepath.Join(c.DataDir, "server.json")
+	if err := writeCard(card, address); err != nil {
+		return errors.Join(err, socket.Close(), svc.Shutdown(last, 0, false))
+	}
+	defer os.Remove(card) //nolint:errcheck // the next start writes it anew
+	answering, stopAnswering := context.WithCancel(last)
+	defer stopAnswering()
+	ended := make(chan error, 1)
+	go func() { ended <- web.Serve(answering, socket, grace) }()
+	go svc.Housekeep(answering)
+	fmt.Fprintln(stderr, "outpost ready on "+address)
+	select {
+	case err := <-ended:
+		return errors.Join(err, svc.Shutdown(last, 0, stopAll))
+	case <-ctx.Done():
+	}
+	signal.Reset(os.Interrupt, syscall.SIGTERM) // a second one ends the process at once
+	log.Info("stopping", "drain", c.Drain())
+	err = svc.Shutdown(last, c.Drain(), stopAll)
+	stopAnswering()
+	return errors.Join(err, <-ended)
+}
+
+// writeCard leaves the address for clients beside the server.
+func writeCard(path, address string) error {
+	text, err := json.Marshal(map[string]any{"url": address, "pid": os.Getpid()})
+	if err != nil {
+		return err
+	}
+	return writeWhole(path, append(text, '\n'), 0o644)
+}
+
+// lockDataDir makes the data directory this process's alone.
+func lockDataDir(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("the data directory can't be made: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("the data directory can't be used: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another server runs on %s; stop it, or give this one another --data-dir", dir), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+func newLogger(c config.Log, w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		panic(err) // the configuration was checked
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "unknown"
+	}
+	return info.Main.Version
+}

@@ -1,0 +1,203 @@
+// Package config reads what the operator says: flags over OUTPOST_… variables over a YAML file over defaults. Whatever
+// is unknown or wrong in any of them is listed at once, with the place where it stands.
+package config
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"outpost.run/outpost/internal/policy"
+	"outpost.run/outpost/sandbox"
+)
+
+// Config is the configuration file; each key is also a flag (--rate-limit-burst) and a variable
+// (OUTPOST_RATE_LIMIT_BURST).
+type Config struct {
+	Listen    string              `json:"listen" doc:"address to listen on; port 0 takes a free one"`
+	DataDir   string              `json:"data_dir" doc:"where everything that outlives the server is kept"`
+	RateLimit RateLimit           `json:"rate_limit"`
+	Policy    Policy              `json:"policy"`
+	Images    Images              `json:"images"`
+	GPUs      map[string][]string `json:"gpus" doc:"CDI device names by kind of GPU"`
+	DrainSecs int                 `json:"drain_secs" minimum:"0" doc:"time that execs under way have when the server stops"`
+	Ports     Ports               `json:"ports"`
+	Engines   Engines             `json:"engines"`
+	Pool      Pool                `json:"pool"`
+	Jobs      Jobs                `json:"jobs"`
+	Log       Log                 `json:"log"`
+}
+
+// RateLimit is what one credential may call.
+type RateLimit struct {
+	PerMinute int `json:"per_minute" minimum:"0" maximum:"10000000" doc:"calls a minute; 0 switches rate limits off"`
+	Burst     int `json:"burst" minimum:"0" maximum:"1000000" doc:"calls at once"`
+}
+
+// Policy is what requests are held against.
+type Policy struct {
+	AllowSeccompDisabled bool     `json:"allow_seccomp_disabled" doc:"whether a request may switch the system call filter off"`
+	Floor                Floor    `json:"floor"`
+	Defaults             Defaults `json:"defaults"`
+	Maximum              Maximum  `json:"maximum"`
+	Quota                Quota    `json:"quota"`
+}
+
+// Floor is what no request goes below.
+type Floor struct {
+	Preset string `json:"preset" enum:"development,standard,maximum" doc:"the widest preset that a request may ask for"`
+}
+
+// Defaults are the limits of a request that names none.
+type Defaults struct {
+	MemoryMB  int     `json:"memory_mb" minimum:"16"`
+	CPUCores  float64 `json:"cpu_cores" minimum:"0.01"`
+	TimeoutMS int     `json:"timeout_ms" minimum:"1"`
+	DiskMB    int     `json:"disk_mb" minimum:"1"`
+	Pids      int     `json:"pids" minimum:"1"`
+}
+
+// Maximum is the most that a request may ask for.
+type Maximum struct {
+	MemoryMB   int     `json:"memory_mb" minimum:"16"`
+	CPUCores   float64 `json:"cpu_cores" minimum:"0.01"`
+	TimeoutMS  int     `json:"timeout_ms" minimum:"1"`
+	DiskMB     int     `json:"disk_mb" minimum:"1"`
+	DiskSizeGB int     `json:"disk_size_gb" minimum:"1"`
+	Pids       int     `json:"pids" minimum:"1"`
+}
+
+// Quota is what one namespace may have in all.
+type Quota struct {
+	Sandboxes       int `json:"sandboxes" minimum:"0"`
+	ConcurrentExecs int `json:"concurrent_execs" minimum:"0" doc:"those that wait for their turn included"`
+}
+
+// Images are the images of the languages, and how images are kept.
+type Images struct {
+	Python                 string            `json:"python" doc:"image of the language; empty: not served"`
+	Bash                   string            `json:"bash" doc:"image of the language; empty: not served"`
+	Node                   string            `json:"node" doc:"image of the language; empty: not served"`
+	Go                     string            `json:"go" doc:"image of the language; empty: not served"`
+	Rust                   string            `json:"rust" doc:"image of the language; empty: not served"`
+	StoreGB                int               `json:"store_gb" minimum:"1" doc:"how much the image store may hold"`
+	LocalRoots             []string          `json:"local_roots" doc:"folders that images may be taken from"`
+	Private                map[string]string `json:"private" doc:"registry credentials"`
+	AllowPrivateRegistries []string          `json:"allow_private_registries" doc:"registries at private addresses that may be asked"`
+}
+
+// Ports are those that sandboxes may publish.
+type Ports struct {
+	Bind  string `json:"bind"`
+	Range string `json:"range" doc:"FIRST-LAST"`
+}
+
+// Engines are the isolation technologies.
+type Engines struct {
+	Default   string   `json:"default" enum:"container,microvm"`
+	Container struct{} `json:"container"`
+	MicroVM   MicroVM  `json:"microvm"`
+}
+
+// MicroVM says where the parts of the microVM engine are.
+type MicroVM struct {
+	Firecracker    string `json:"firecracker"`
+	Jailer         string `json:"jailer"`
+	Kernel         string `json:"kernel"`
+	AllowEmulation bool   `json:"allow_emulation"`
+}
+
+// Pool bounds the machines that wait for a lease.
+type Pool struct {
+	MaxIdle     int `json:"max_idle" minimum:"0"`
+	MaxMemoryMB int `json:"max_memory_mb" minimum:"0"`
+}
+
+// Jobs bounds the queue.
+type Jobs struct {
+	Concurrency     int `json:"concurrency" minimum:"1"`
+	ResultsTTLHours int `json:"results_ttl_hours" minimum:"1"`
+}
+
+// Log says how the server logs.
+type Log struct {
+	Format string `json:"format" enum:"text,json"`
+	Level  string `json:"level" enum:"debug,info,warn,error"`
+}
+
+// Default is the configuration of an operator who says nothing.
+func Default() Config {
+	p := policy.Default()
+	return Config{
+		Listen: "127.0.0.1:8080", DataDir: "/var/lib/outpost",
+		RateLimit: RateLimit{PerMinute: 1000, Burst: 100},
+		Policy: Policy{
+			Floor:    Floor{Preset: string(p.Floor)},
+			Defaults: Defaults{p.Defaults.MemoryMB, p.Defaults.CPUCores, p.Defaults.TimeoutMS, p.Defaults.DiskMB, p.Defaults.Pids},
+			Maximum:  Maximum(p.Maximum), Quota: Quota(p.Quota),
+		},
+		Images: Images{Python: p.Images["python"], Bash: p.Images["bash"], StoreGB: 20},
+		Ports:  Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container"},
+		Pool: Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, ResultsTTLHours: 168},
+		DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
+	}
+}
+
+// ForPolicy is the part of the configuration that requests are held against.
+func (c Config) ForPolicy() policy.Policy {
+	d, p := c.Policy.Defaults, policy.Default()
+	p.AllowSeccompDisabled, p.Floor = c.Policy.AllowSeccompDisabled, sandbox.Preset(c.Policy.Floor.Preset)
+	p.Defaults = sandbox.Limits{MemoryMB: d.MemoryMB, CPUCores: d.CPUCores, TimeoutMS: d.TimeoutMS, DiskMB: d.DiskMB, Pids: d.Pids}
+	p.Maximum, p.Quota = policy.Maximum(c.Policy.Maximum), policy.Quota(c.Policy.Quota)
+	p.Images = map[string]string{
+		"python": c.Images.Python, "bash": c.Images.Bash, "node": c.Images.Node, "go": c.Images.Go, "rust": c.Images.Rust,
+	}
+	return p
+}
+
+// Drain is DrainSecs as a duration.
+func (c Config) Drain() time.Duration { return time.Duration(c.DrainSecs) * time.Second }
+
+// check judges what the types can't.
+func (c Config) check(faults *sandbox.Faults) {
+	host, port, err := net.SplitHostPort(c.Listen)
+	if n, bad := strconv.Atoi(port); err != nil || bad != nil || n < 0 || n > 65535 || host == "" {
+		faults.Add("listen", "must be HOST:PORT")
+	}
+	if c.DataDir == "" {
+		faults.Add("data_dir", "must not be empty")
+	}
+	if c.RateLimit.PerMinute > 0 && c.RateLimit.Burst == 0 {
+		faults.Add("rate_limit.burst", "must be at least 1 while per_minute is not 0")
+	}
+	d, m := c.Policy.Defaults, c.Policy.Maximum
+	for name, pair := range map[string][2]float64{
+		"memory_mb": {float64(d.MemoryMB), float64(m.MemoryMB)}, "cpu_cores": {d.CPUCores, m.CPUCores},
+		"timeout_ms": {float64(d.TimeoutMS), float64(m.TimeoutMS)}, "disk_mb": {float64(d.DiskMB), float64(m.DiskMB)},
+		"pids": {float64(d.Pids), float64(m.Pids)},
+	} {
+		if pair[0] > pair[1] {
+			faults.Add("policy.defaults."+name, "is over policy.maximum.%s (%v)", name, pair[1])
+		}
+	}
+	if net.ParseIP(c.Ports.Bind) == nil {
+		faults.Add("ports.bind", "must be an IP address")
+	}
+	first, last, pair := strings.Cut(c.Ports.Range, "-")
+	from, err1 := strconv.ParseUint(first, 10, 16)
+	to, err2 := strconv.ParseUint(last, 10, 16)
+	if !pair || err1 != nil || err2 != nil || from == 0 || from > to {
+		faults.Add("ports.range", "must be FIRST-LAST, for example 31000-31999")
+	}
+	if all := []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}; !slices.ContainsFunc(all, func(s string) bool { return s != "" }) {
+		faults.Add("images", "no language has an image")
+	}
+	for i, root := range c.Images.LocalRoots {
+		if !strings.HasPrefix(root, "/") {
+			faults.Add(fmt.Sprintf("images.local_roots[%d]", i), "must be an absolute path")
+		}
+	}
+}
