@@ -1,5 +1,5 @@
 // Command outpost-agent is the first process of a machine. The daemon starts it with a listening socket as descriptor 3
-// and, for a machine that must not outlive the daemon, a lifeline as standard input.
+// and a lifeline as standard input.
 package main
 
 import (
@@ -16,7 +16,7 @@ func main() {
 	debug.SetMemoryLimit(48 << 20)
 	listener, err := net.FileListener(os.NewFile(3, "listener"))
 	if err == nil {
-		err = guest.Serve(listener)
+		err = guest.Serve(listener, os.Stdin)
 	}
 	fmt.Fprintln(os.Stderr, "agent:", err)
 	os.Exit(1)

@@ -57,7 +57,7 @@ type Setup struct {
 	User       string   // name, uid or uid:gid
 	Program    string   // an interpreter that must be there; "" for none
 	Env        [][2]string
-	Lifeline   bool // the agent ends when its standard input does
+	Stays      bool // the machine outlives the daemon; else it ends when the agent's standard input does
 }
 
 // Park makes a confined process that waits for Run.
@@ -67,7 +67,8 @@ type Park struct {
 	Rlimits []Rlimit
 	Filter  []byte // struct sock_filter[], as the kernel takes it; empty for none
 	CPUs    []int
-	Groups  int // descriptors with the frame: so many cgroup.procs, then at most one cgroup.kill
+	Groups  int    // descriptors with the frame: so many cgroup.procs, then at most one cgroup.kill
+	Without string // tests only: a protection to leave out, as isolation names it
 }
 
 // Rlimit is one limit of setrlimit(2), soft and hard.

@@ -27,6 +27,7 @@ type Confinement struct {
 	Filter   []unix.SockFilter // nil: no filter
 	CPUs     []int             // the processors it runs on and sees
 	Join     []*os.File        // control groups, see host.Cgroup.Join
+	Without  string            // tests only: a protection to leave out, to see that isolation says so
 }
 
 // Process is a program's first process. It waits, already confined, until Run says what to start.
@@ -37,7 +38,11 @@ type Process struct {
 	Stderr *os.File
 	script *host.Script
 	run    pipe
+	pidfd  int
 }
+
+// Kill ends the first process, and never another that came to have its pid.
+func (p *Process) Kill() { _ = unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0) }
 
 const scriptRoom = 16 << 20 // arguments and environment; only touched pages cost memory
 
@@ -75,8 +80,12 @@ func (c *Cell) Park(conf Confinement) (*Process, error) {
 	if err := <-forked; err != nil {
 		return nil, err
 	}
+	if p.pidfd, err = unix.PidfdOpen(p.Pid, 0); err != nil {
+		return nil, err // it waits for a pipe that is closed now, and ends
+	}
 	fds[4].closeWriter()
 	if n, err := readByte(fds[4].r); n != 1 {
+		unix.Close(p.pidfd)
 		_, _ = unix.Wait4(p.Pid, nil, 0, nil)
 		return nil, fmt.Errorf("the program's first process: %w", errors.Join(s.Failed(), err))
 	}
@@ -101,7 +110,9 @@ func (c *Cell) write(s *host.Script, conf Confinement, fds [5]pipe) {
 	}
 	s.Must("enter the user namespace", unix.SYS_SETNS, c.userns.Fd(), unix.CLONE_NEWUSER)
 	s.Must("enter the mount namespace", unix.SYS_SETNS, c.mntns.Fd(), unix.CLONE_NEWNS)
-	s.Must("unshare the cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
+	if conf.Without != "cgroup_namespace" {
+		s.Must("unshare the cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
+	}
 	s.Must("setsid", unix.SYS_SETSID)
 	s.Must("stdin", unix.SYS_DUP3, uintptr(fds[0].r), 0, 0)
 	s.Must("stdout", unix.SYS_DUP3, uintptr(fds[1].w), 1, 0)
@@ -135,7 +146,7 @@ func confine(s *host.Script, conf Confinement) {
 		caps = 0
 	}
 	for n := uintptr(0); n < 64; n++ {
-		if caps&(1<<n) == 0 {
+		if caps&(1<<n) == 0 && conf.Without != "capabilities_dropped" {
 			s.May("drop a capability", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, n) // EINVAL for those the kernel lacks
 		}
 	}
@@ -211,7 +222,7 @@ type Ended struct {
 	NoStart error       // why no program ran, an errno; nil if one did
 }
 
-// Wait returns when the first process is gone. It is called once.
+// Wait returns when the first process is gone. It is called once; Kill may be called until Close.
 func (p *Process) Wait() Ended {
 	runtime.LockOSThread() // wait4 blocks a thread anyway
 	defer runtime.UnlockOSThread()
@@ -223,7 +234,6 @@ func (p *Process) Wait() Ended {
 		}
 	}
 	p.run.close()
-	defer p.script.Close()
 	e := Ended{Code: status.ExitStatus()}
 	if status.Signaled() {
 		e.Signal = status.Signal()
@@ -235,4 +245,17 @@ func (p *Process) Wait() Ended {
 		e.NoStart = p.script.ExecFailed()
 	}
 	return e
+}
+
+// Close gives back what the process, which is gone, was held by; its pipes are the caller's.
+func (p *Process) Close() {
+	unix.Close(p.pidfd)
+	p.script.Close()
+}
+
+// ClosePipes is for a process that never ran a program; else who reads and writes them closes them.
+func (p *Process) ClosePipes() {
+	for _, f := range []*os.File{p.Stdin, p.Stdout, p.Stderr} {
+		f.Close()
+	}
 }

@@ -64,7 +64,7 @@ func (m *Maker) template(ctx context.Context, sizeMB int, journal bool) (string,
 	draft := path + ".new"
 	defer os.Remove(draft)
 	want := int64(sizeMB) << 20
-	size := want + want/50 + 8<<20
+	size := want + want/20 + 8<<20
 	if journal {
 		size += 8 << 20
 	}
@@ -136,7 +136,9 @@ func ProbeLoop() error {
 	return f.Close()
 }
 
-// freeBytes reads how much room files have from the superblock. Source: kernel Documentation/filesystems/ext4/super.rst.
+// freeBytes reads how much room files will have from the superblock: what is free, less what ext4 keeps back once it is
+// mounted, 2 % and at most 4096 blocks. Source: kernel Documentation/filesystems/ext4/super.rst; ext4_calculate_resv_clusters
+// and ext4_set_resv_clusters in fs/ext4/super.c.
 func freeBytes(path string) (int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -149,7 +151,8 @@ func freeBytes(path string) (int64, error) {
 	}
 	le := binary.LittleEndian
 	free := int64(le.Uint32(b[0x0C:])) | int64(le.Uint32(b[0x158:]))<<32
-	return free << (10 + le.Uint32(b[0x18:])), nil
+	total := int64(le.Uint32(b[0x04:])) | int64(le.Uint32(b[0x150:]))<<32
+	return (free - min(total/50, 4096)) << (10 + le.Uint32(b[0x18:])), nil
 }
 
 // copySparse copies what is written of a file, in the kernel where it can.

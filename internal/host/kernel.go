@@ -69,9 +69,12 @@ func (u *Undo) Run() {
 // Enter is for a change of the host that another room makes: it passes hosttest's seam.
 func (k *Kernel) Enter(call string) error { return k.enter(call) }
 
+// CallUndo is what the hook is asked before something is undone.
+const CallUndo = "undo"
+
 // Undo runs f unless the daemon is playing dead (hosttest): a crashed one undoes nothing.
 func (k *Kernel) Undo(f func()) {
-	if k.before == nil || k.before("undo") == nil {
+	if k.before == nil || k.before(CallUndo) == nil {
 		f()
 	}
 }

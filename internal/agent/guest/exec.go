@@ -28,6 +28,9 @@ type execution struct {
 	who     user
 	process *cell.Process
 	killer  *os.File // cgroup.kill, nil where there is none
+
+	mu   sync.Mutex
+	over bool // it has ended: a background process of it is no longer the connection's
 }
 
 func (a *Agent) exec(conn net.Conn, b []byte, files []*os.File) error {
@@ -60,8 +63,18 @@ func (a *Agent) exec(conn net.Conn, b []byte, files []*os.File) error {
 	if x.process, err = c.Park(confinement(p, x.who, files[:p.Groups])); err != nil {
 		return err
 	}
-	gone := make(chan cell.Ended, 1)
-	go func() { gone <- x.process.Wait() }()
+	gone, reaped := make(chan cell.Ended, 1), make(chan struct{})
+	go func() {
+		gone <- x.process.Wait()
+		close(reaped)
+	}()
+	defer func() {
+		go func() { // not waited for: a killed process may hang in the kernel
+			<-reaped
+			x.finish()
+			x.process.Close()
+		}()
+	}()
 	place := agent.Place{UID: x.who.uid, GID: x.who.gid, Pid: x.process.Pid}
 	if err := agent.WriteJSON(conn, agent.KindOK, place); err != nil {
 		x.kill()
@@ -75,7 +88,7 @@ func (a *Agent) exec(conn net.Conn, b []byte, files []*os.File) error {
 }
 
 func confinement(p agent.Park, who user, join []*os.File) cell.Confinement {
-	c := cell.Confinement{UID: who.uid, GID: who.gid, Groups: who.groups, Caps: p.Root, CPUs: p.CPUs, Join: join}
+	c := cell.Confinement{UID: who.uid, GID: who.gid, Groups: who.groups, Caps: p.Root, CPUs: p.CPUs, Join: join, Without: p.Without}
 	for _, r := range p.Rlimits {
 		c.Rlimits = append(c.Rlimits, cell.Rlimit(r))
 	}
@@ -88,34 +101,33 @@ func confinement(p agent.Park, who user, join []*os.File) cell.Confinement {
 
 // kill ends the exec with everything it started, as far as the agent can: the daemon does so too, by the exec's cgroup.
 func (x *execution) kill() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over {
+		return
+	}
 	if x.killer != nil {
 		_, _ = x.killer.Write([]byte("1"))
 	}
-	_ = unix.Kill(x.process.Pid, unix.SIGKILL)
+	x.process.Kill()
+}
+
+// finish ends what the end of the connection would kill.
+func (x *execution) finish() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.over = true
 }
 
 // serve waits for Run, lets the program run and tells how it ended.
 func (x *execution) serve(gone <-chan cell.Ended) error {
-	defer x.process.Stdout.Close()
-	defer x.process.Stderr.Close()
-	run, err := x.prepare()
-	if err != nil {
-		return err
-	}
-	if err := agent.WriteFrame(x.conn, agent.KindBegin, nil); err != nil {
-		return err
-	}
-	program, file, err := x.program(run)
-	if err != nil {
-		return err
-	}
-	err = x.process.Run(program)
+	run, program, file, err := x.begin()
 	tooLong := errors.Is(err, cell.ErrTooLong)
-	if err != nil && !tooLong {
-		return err
-	}
 	if tooLong {
 		x.kill()
+	} else if err != nil {
+		x.process.ClosePipes()
+		return err
 	}
 	go x.input()
 	stdout := x.drain(agent.KindStdout, x.process.Stdout, run.MaxOutput)
@@ -146,7 +158,22 @@ func (x *execution) serve(gone <-chan cell.Ended) error {
 	if file != "" && !run.KillRest { // the next exec finds the directory as it was
 		_ = as(x.who, func() error { return remove(file) })
 	}
+	x.finish()
 	return agent.WriteFrame(x.conn, agent.KindComplete, nil)
+}
+
+// begin takes in what is to run, and lets it.
+func (x *execution) begin() (run agent.Run, p cell.Program, file string, err error) {
+	if run, err = x.prepare(); err != nil {
+		return run, p, "", err
+	}
+	if p, file, err = x.program(run); err != nil {
+		return run, p, "", err
+	}
+	if err = agent.WriteFrame(x.conn, agent.KindBegin, nil); err != nil {
+		return run, p, "", err
+	}
+	return run, p, file, x.process.Run(p)
 }
 
 func (x *execution) write(kind agent.Kind, v any) error {
@@ -197,7 +224,18 @@ func (x *execution) takeFile(dir string) error {
 		}
 		content = append(content, b...)
 	}
-	return as(x.who, func() error { return putFile(h.Path, absolute(h.Path, dir), content, x.who, unix.O_TRUNC) })
+	name := absolute(h.Path, dir)
+	err = as(x.who, func() error { return putFile(h.Path, name, content, x.who, unix.O_TRUNC) })
+	if denied(err) && path.Dir(name) == path.Clean(dir) {
+		// The exec's user may be another than the one the working directory belongs to; its files are its own all the same.
+		err = as(user{}, func() error { return putFile(h.Path, name, content, x.who, unix.O_EXCL|unix.O_NOFOLLOW) })
+	}
+	return err
+}
+
+func denied(err error) bool {
+	r, ok := errors.AsType[*refusal](err)
+	return ok && errors.Is(r.cause, unix.EACCES)
 }
 
 func absolute(name, dir string) string {
@@ -208,9 +246,12 @@ func absolute(name, dir string) string {
 }
 
 func putFile(asked, name string, content []byte, who user, flags int) error {
-	f, err := create(name, who, flags)
+	f, err := create(name, flags)
 	if err == nil {
 		_, err = f.Write(content)
+		if err == nil && flags&unix.O_NOFOLLOW != 0 {
+			err = f.Chown(who.uid, who.gid)
+		}
 		if err2 := f.Close(); err == nil {
 			err = err2
 		}
@@ -220,10 +261,10 @@ func putFile(asked, name string, content []byte, who user, flags int) error {
 		return nil
 	case full(err):
 		return refuse(sandbox.DiskFull, "files", "%s does not fit on the sandbox's disk: raise resource_limits.disk_mb", asked)
-	case flags&unix.O_EXCL != 0:
+	case flags == unix.O_EXCL:
 		return err // the caller has another name to try
 	}
-	return refuse(sandbox.Invalid, "files", "%s can't be written: %s", asked, reason(err))
+	return &refusal{agent.Failure{Code: sandbox.Invalid, Field: "files", Message: fmt.Sprintf("%s can't be written: %s", asked, reason(err))}, err}
 }
 
 // program says what to start; with code, its file is written first and named.

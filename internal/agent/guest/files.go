@@ -2,6 +2,7 @@ package guest
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -102,6 +103,26 @@ func makeDir(dir string, u user) error {
 	})
 }
 
+// handOver gives the user a directory that is empty and that nobody but its owner may write to, as the image's own
+// working directory is. One that holds something keeps its owner.
+func handOver(dir string, u user) error {
+	return as(user{}, func() error {
+		d, err := open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		st, err := d.Stat()
+		if err != nil || st.Mode().Perm()&0o022 != 0 {
+			return err
+		}
+		if names, err := d.Readdirnames(1); len(names) > 0 || err != nil && err != io.EOF {
+			return nil
+		}
+		return d.Chown(u.uid, u.gid)
+	})
+}
+
 func makeOne(parent, name string, u user) (*os.File, error) {
 	p, err := open(parent, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -124,7 +145,7 @@ func makeOne(parent, name string, u user) (*os.File, error) {
 }
 
 // makeParents makes the directories above a file, as the calling thread's user.
-func makeParents(name string, u user) error {
+func makeParents(name string) error {
 	dir := path.Dir(name)
 	if d, err := open(dir, openPath|unix.O_DIRECTORY, 0); err == nil {
 		d.Close()
@@ -133,7 +154,7 @@ func makeParents(name string, u user) error {
 	if dir == "/" {
 		return fs.ErrNotExist
 	}
-	if err := makeParents(dir, u); err != nil {
+	if err := makeParents(dir); err != nil {
 		return err
 	}
 	p, err := open(path.Dir(dir), unix.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -148,8 +169,8 @@ func makeParents(name string, u user) error {
 }
 
 // create opens a file for writing with the calling thread's rights, its parents made.
-func create(name string, u user, flags int) (*os.File, error) {
-	if err := makeParents(name, u); err != nil {
+func create(name string, flags int) (*os.File, error) {
+	if err := makeParents(name); err != nil {
 		return nil, err
 	}
 	f, err := open(name, unix.O_WRONLY|unix.O_CREAT|unix.O_NONBLOCK|unix.O_NOCTTY|flags, 0o644)

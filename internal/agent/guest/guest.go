@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/cell"
@@ -18,13 +19,23 @@ import (
 
 // Agent serves the connections of one machine.
 type Agent struct {
-	mu   sync.Mutex
-	cell *cell.Cell
+	mu    sync.Mutex
+	cell  *cell.Cell
+	stays atomic.Bool // the machine outlives the daemon
 }
 
 // Serve answers connections until the listener is closed. It runs as root of the machine's outer user namespace.
-func Serve(l net.Listener) error {
+//
+// The daemon holds the other end of lifeline: when that is closed so is this machine, unless its setup has said that it
+// outlives the daemon. So a machine that a daemon died making is gone, too.
+func Serve(l net.Listener, lifeline io.Reader) error {
 	a := &Agent{}
+	go func() {
+		_, _ = io.Copy(io.Discard, lifeline)
+		if !a.stays.Load() {
+			os.Exit(0)
+		}
+	}()
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -54,12 +65,15 @@ func (a *Agent) serve(conn net.Conn) {
 }
 
 // refusal is an error that the client caused and may read.
-type refusal struct{ agent.Failure }
+type refusal struct {
+	agent.Failure
+	cause error // nil where there is none worth telling apart
+}
 
 func (r *refusal) Error() string { return r.Message }
 
 func refuse(code sandbox.Code, field, format string, args ...any) error {
-	return &refusal{agent.Failure{Code: code, Field: field, Message: fmt.Sprintf(format, args...)}}
+	return &refusal{Failure: agent.Failure{Code: code, Field: field, Message: fmt.Sprintf(format, args...)}}
 }
 
 func failureOf(err error) agent.Failure {
@@ -83,12 +97,6 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 	if a.cell != nil {
 		return errors.New("setup a second time")
 	}
-	if s.Lifeline {
-		go func() { // the daemon holds the other end: when it is gone, so is this machine
-			_, _ = io.Copy(io.Discard, os.Stdin)
-			os.Exit(0)
-		}()
-	}
 	if err := cell.Furnish(files[0], cell.Root{Hostname: s.Hostname, ShmBytes: s.ShmBytes, CPUs: s.CPUs}); err != nil {
 		return err
 	}
@@ -97,6 +105,9 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 		return err
 	}
 	if err := makeDir(s.WorkingDir, who); err != nil {
+		return err
+	}
+	if err := handOver(s.WorkingDir, who); err != nil {
 		return err
 	}
 	if s.Program != "" && !runnable(s.Program, s.Env) {
@@ -110,6 +121,7 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 	if a.cell, err = cell.Start(cell.RootDir); err != nil {
 		return err
 	}
+	a.stays.Store(s.Stays)
 	return agent.WriteJSON(conn, agent.KindOK, agent.Place{UID: who.uid, GID: who.gid})
 }
 

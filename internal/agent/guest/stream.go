@@ -34,6 +34,7 @@ func (x *execution) drain(kind agent.Kind, pipe *os.File, limit int64) *stream {
 }
 
 func (s *stream) copy() {
+	defer s.pipe.Close()
 	buf := make([]byte, agent.MaxData)
 	for {
 		n, err := s.pipe.Read(buf)

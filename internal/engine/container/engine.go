@@ -83,6 +83,13 @@ func Open(o Options) (*Engine, error) {
 	return e, e.keepRanges()
 }
 
+// Close lets go of what the engine itself holds; machines go on.
+func (e *Engine) Close() {
+	e.images.close()
+	e.agent.Close()
+	_ = e.root.Remove() // stays where machines are in it
+}
+
 // record is what a machine's name can't tell; it is written before the host is touched.
 type record struct {
 	SandboxID string
@@ -217,6 +224,15 @@ func (m *imageMounts) tree(layer string) (*os.File, error) {
 	}
 	m.trees[layer] = t
 	return t, nil
+}
+
+func (m *imageMounts) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range m.trees {
+		t.Close()
+	}
+	m.trees = nil
 }
 
 var _ engine.Engine = (*Engine)(nil)

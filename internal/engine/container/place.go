@@ -67,7 +67,7 @@ func (m *machine) park(ctx context.Context, x engine.ExecSpec) (*place, error) {
 	}
 	undo.Add(func() { p.conn.Close() })
 	defer context.AfterFunc(ctx, func() { p.conn.Close() })()
-	request := agent.Park{User: x.User, Rlimits: m.rlimits(), CPUs: processors(x.Limits), Groups: groups}
+	request := agent.Park{User: x.User, Rlimits: m.rlimits(), CPUs: processors(x.Limits), Groups: groups, Without: m.e.broken}
 	if m.spec.Security.Preset == sandbox.Development {
 		request.Root = rootCapabilities
 	}

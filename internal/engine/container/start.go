@@ -155,11 +155,9 @@ func (m *machine) startAgent(_ context.Context, undo *host.Undo) error {
 	return m.e.kernel.AddProcess(m.group.Child("agent"), pid)
 }
 
-// lifeline is the agent's standard input: for a machine that dies with the daemon, a pipe that the daemon holds open.
+// lifeline is the agent's standard input, a pipe that the daemon holds open: a machine ends with its daemon, a stateful
+// one only as long as it is not yet set up.
 func (m *machine) lifeline(undo *host.Undo) (*os.File, error) {
-	if m.spec.Stateful {
-		return os.Open(os.DevNull)
-	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -185,7 +183,7 @@ func (m *machine) furnish(ctx context.Context, _ *host.Undo) error {
 	s := m.spec
 	_, err = conn.Setup(agent.Setup{
 		Hostname: "sandbox", ShmBytes: int64(s.Limits.MemoryMB) << 19, CPUs: cores(s.Limits), WorkingDir: s.WorkingDir, User: s.Security.User,
-		ReadOnly: s.Security.Preset == sandbox.Maximum, Writable: []string{"/tmp"}, Program: s.Program, Env: s.Env, Lifeline: !s.Stateful,
+		ReadOnly: s.Security.Preset == sandbox.Maximum, Writable: []string{"/tmp"}, Program: s.Program, Env: s.Env, Stays: s.Stateful,
 	}, tree)
 	return err
 }
