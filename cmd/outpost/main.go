@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -13,12 +12,24 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	root := &cobra.Command{Use: "outpost", Short: "Runs untrusted programs in isolated sandboxes", SilenceErrors: true, SilenceUsage: true}
-	root.AddCommand(serveCommand())
-	err := root.ExecuteContext(ctx)
+	err := rootCommand().ExecuteContext(ctx)
 	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "outpost: "+err.Error())
-		os.Exit(1)
+	os.Exit(exitCode(os.Stderr, err))
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "outpost",
+		Short: "Runs untrusted programs in isolated sandboxes",
+		Long: `outpost gives a program that nobody trusts a clean Linux machine of its own.
+
+Start a server with "outpost serve", or see it all at once with "outpost demo".
+The other commands speak to a server: beside one on this host they find it by its
+data directory, else say where it is by OUTPOST_URL and OUTPOST_TOKEN.`,
+		SilenceErrors: true, // said by exitCode, once
+		SilenceUsage:  true,
 	}
+	root.AddCommand(serveCommand())
+	root.AddCommand(clientCommands()...)
+	return root
 }

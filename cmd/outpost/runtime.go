@@ -2,14 +2,83 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"outpost.run/outpost/internal/config"
+	"outpost.run/outpost/internal/engine/container"
+	"outpost.run/outpost/internal/host"
+	"outpost.run/outpost/internal/image"
+	"outpost.run/outpost/internal/node"
 	"outpost.run/outpost/internal/service"
 )
 
-// newRuntime makes the runtime of this host.
-func newRuntime(context.Context, config.Config, *slog.Logger) (service.Runtime, error) {
-	return nil, errors.New("this build has no runtime")
+// newRuntime makes the runtime of this host. What the host lacks is said here, at start, not at the first request.
+func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service.Runtime, error) {
+	if lacks := missing(ctx); lacks != "" {
+		return nil, errors.New("this host can't run sandboxes:\n" + lacks + "outpost doctor says more")
+	}
+	id, err := installation(c.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	engine, err := container.Open(container.Options{Kernel: host.New(), DataDir: c.DataDir, Installation: id})
+	if err != nil {
+		return nil, err
+	}
+	images, err := image.Open(filepath.Join(c.DataDir, "images"))
+	if err != nil {
+		return nil, err
+	}
+	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash}, log)
+	return node.New(engine, images, log), nil
+}
+
+// missing lists what is required and not there, a line each.
+func missing(ctx context.Context) string {
+	var b strings.Builder
+	for _, x := range container.Probe(ctx).Checks {
+		if x.Required && !x.OK {
+			fmt.Fprintf(&b, "  %s: %s; %s\n", x.Name, x.Found, x.Mend)
+		}
+	}
+	return b.String()
+}
+
+// installation is the mark of everything that the servers of one data directory make on the host.
+func installation(dataDir string) (string, error) {
+	path := filepath.Join(dataDir, "installation")
+	b, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(b)), nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	raw := make([]byte, 6)
+	_, _ = rand.Read(raw)
+	id := hex.EncodeToString(raw)
+	return id, writeWhole(path, []byte(id+"\n"), 0o600)
+}
+
+// prepareImages makes missing default images in the background; the first that needs one waits for the same build.
+func prepareImages(ctx context.Context, images *image.Store, refs []string, log *slog.Logger) {
+	for _, ref := range refs {
+		phase := ""
+		_, err := images.Ensure(ctx, ref, func(p image.Progress) {
+			if p.Phase != phase {
+				phase = p.Phase
+				log.Info("preparing an image", "image", p.Ref, "phase", p.Phase)
+			}
+		})
+		if err != nil {
+			log.Error("a default image could not be prepared; the first request that needs it tries again", "image", ref, "error", err)
+		}
+	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"outpost.run/outpost/internal/config"
+	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/internal/server"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/internal/store/sqlite"
@@ -49,6 +50,9 @@ start, unless --stop-all.`,
 		f.String(k.Flag(), "", k.Doc)
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := host.EnterPrivateMounts(); err != nil {
+			return err
+		}
 		c, err := config.Load(config.Sources{File: file, Env: os.LookupEnv, Flags: func(name string) (string, bool) {
 			return f.Lookup(name).Value.String(), f.Changed(name)
 		}})

@@ -1,0 +1,66 @@
+# What one does with outpost. `make` alone says what there is.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+export CGO_ENABLED := 0
+AGENT := internal/engine/container/agent.bin
+GO_FILES := $(shell git ls-files --cached --others --exclude-standard -- '*.go') go.mod go.sum
+
+.PHONY: help tools build check lint test test-unit test-kernels demo corpus bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+tools: ## install what building and testing need (by apt, only what is missing)
+	@scripts/install-tools
+
+build: bin/outpost ## bin/outpost, static, with the in-sandbox agent inside
+
+# The agent runs inside every machine; the container engine embeds it, so it is built first.
+$(AGENT): $(GO_FILES)
+	@if [ -d cmd/outpost-agent ]; then mkdir -p $(@D) && go build -trimpath -ldflags="-s -w" -o $@ ./cmd/outpost-agent; fi
+
+bin/outpost: $(AGENT) $(GO_FILES)
+	go build -trimpath -ldflags="-s -w" -o $@ ./cmd/outpost
+
+lint: $(AGENT) ## gofmt, go vet, staticcheck, go.mod
+	@bad="$$(gofmt -l $$(git ls-files --cached --others --exclude-standard -- '*.go'))"; \
+	  [ -z "$$bad" ] || { echo "gofmt -w these:"; echo "$$bad"; exit 1; }
+	go vet ./...
+	go vet -tags kernellane ./test/kernels/...
+	go tool staticcheck ./...
+	go mod tidy -diff
+
+check: tools build lint ## lint and the quick tests: what to run before each commit
+	go test -short -json ./... | go run ./test/summary
+
+test: tools build lint ## everything: all tests, end-to-end ones and other kernels included
+	go test -timeout 12m -json ./... | go run ./test/summary
+	$(MAKE) --no-print-directory test-kernels
+
+# Each package named here runs as one static binary in guests of Linux 6.1 and 6.12 with cgroup v2. The container
+# engine's suite joins by its folder; what it needs beside its binary is told by KERNEL_FLAGS.
+KERNEL_PACKAGES := $(wildcard internal/engine/container internal/cell internal/host)
+KERNEL_FLAGS :=
+KERNEL_ARGS :=
+test-kernels: tools $(AGENT) ## the kernel-near tests under Linux 6.1 and 6.12 with cgroup v2, in QEMU
+	@dir="$$(mktemp -d)"; trap 'rm -r "$$dir"' EXIT; \
+	  go test -tags kernellane -c -o "$$dir/guest.test" ./test/kernels/guest; tests=(--test "$$dir/guest.test"); \
+	  for p in $(KERNEL_PACKAGES); do \
+	    if ls $$p/*_test.go >/dev/null 2>&1; then go test -c -o "$$dir/$$(basename $$p).test" ./$$p && tests+=(--test "$$dir/$$(basename $$p).test"); fi; \
+	  done; \
+	  go run ./test/kernels "$${tests[@]}" $(KERNEL_FLAGS) -- $(KERNEL_ARGS)
+
+demo: tools build ## create a sandbox, run a program in it, show both answers
+	@bin/outpost demo
+
+corpus: tools build ## run a corpus of programs through the API and compare their exit codes
+	@go run ./test/corpus
+
+bench: tools build ## what create and exec cost on this machine
+	@bin/outpost bench
+
+clean: ## remove what was built
+	rm -rf bin $(AGENT)

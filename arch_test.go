@@ -1,0 +1,144 @@
+// Package outpost_test keeps the cut of the project: which room may import which.
+package outpost_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "outpost.run/outpost"
+
+// room is a package, by its path below the module, and what it may import of ours.
+type room struct {
+	imports []string // "…/*" stands for everything below
+	why     string   // said with a failure
+	stdOnly bool     // and nothing of others
+	planned bool     // not there yet; a row that is planned and there loses the mark
+}
+
+const (
+	entrance  = "it wires the rooms together"
+	lowest    = "upper rooms import lower ones, never the reverse"
+	oneWay    = "the use cases know interfaces, not who implements them"
+	anyClient = "clients take the vocabulary and nothing of the server"
+	testing_  = "a tool of the tests"
+)
+
+// rooms is the table of ARCHITECTURE.md. A room without a row fails, and so does a row without a room.
+var rooms = map[string]room{
+	"sandbox":           {stdOnly: true, why: "every room may import the vocabulary"},
+	"client":            {imports: []string{"sandbox"}, why: anyClient},
+	"cmd/outpost":       {imports: []string{"client", "sandbox", "internal/*"}, why: entrance},
+	"cmd/outpost-agent": {imports: []string{"internal/agent/guest"}, why: "the in-sandbox program stays small"},
+
+	"internal/server":       {imports: []string{"internal/service", "internal/policy", "internal/strict", "sandbox"}, why: "routes speak to use cases"},
+	"internal/service":      {imports: []string{"internal/policy", "sandbox"}, why: oneWay},
+	"internal/strict":       {imports: []string{"sandbox"}, why: "reading JSON says nothing of what it is for"},
+	"internal/config":       {imports: []string{"internal/policy", "internal/strict", "sandbox"}, why: "the operator's word, read once"},
+	"internal/policy":       {imports: []string{"sandbox"}, why: "pure functions"},
+	"internal/store/sqlite": {imports: []string{"internal/service", "sandbox"}, why: oneWay},
+	"internal/node": {imports: []string{"internal/service", "internal/engine", "internal/image", "internal/disk",
+		"internal/network", "internal/agent", "sandbox"}, why: "the runtime of one host", planned: true},
+
+	"internal/engine":            {imports: []string{"internal/agent", "sandbox"}, why: "interfaces only"},
+	"internal/engine/enginetest": {imports: []string{"internal/engine", "sandbox"}, why: "the suite knows no engine", planned: true},
+	"internal/engine/container": {imports: []string{"internal/engine", "internal/agent", "internal/cell", "internal/cell/filter",
+		"internal/disk", "internal/host", "sandbox"}, why: lowest},
+	"internal/cell/filter":   {imports: []string{"sandbox"}, why: lowest},
+	"internal/cell":          {imports: []string{"internal/cell/filter", "internal/host", "sandbox"}, why: lowest},
+	"internal/agent":         {imports: []string{"sandbox"}, why: lowest},
+	"internal/agent/guest":   {imports: []string{"internal/agent", "internal/cell", "internal/host", "sandbox"}, why: lowest},
+	"internal/image":         {imports: []string{"internal/host", "sandbox"}, why: lowest},
+	"internal/disk":          {imports: []string{"internal/host", "sandbox"}, why: lowest},
+	"internal/host":          {why: "the lowest room: raw kernel calls"},
+	"internal/host/hosttest": {imports: []string{"internal/host"}, why: "the only fake", planned: true},
+
+	"test/corpus":       {imports: []string{"client", "sandbox"}, why: testing_},
+	"test/kernels":      {imports: []string{"test/kernels/plan"}, why: testing_},
+	"test/kernels/init": {imports: []string{"test/kernels/plan"}, why: testing_},
+	"test/kernels/plan": {stdOnly: true, why: testing_},
+	"test/summary":      {stdOnly: true, why: testing_},
+}
+
+// saysNothing are names under which anything would fit.
+var saysNothing = []string{"util", "utils", "common", "helper", "helpers", "model", "models", "misc", "lib", "base", "shared"}
+
+type listed struct {
+	ImportPath string
+	Standard   bool
+	GoFiles    []string
+	Imports    []string
+}
+
+// packages are those of this module with Go files that are no tests.
+func packages(t *testing.T) map[string]listed {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-e", "-json=ImportPath,Standard,GoFiles,Imports", "./...").Output()
+	if err != nil {
+		t.Fatal("go list:", err)
+	}
+	found := map[string]listed{}
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return found
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.GoFiles) > 0 {
+			found[strings.TrimPrefix(p.ImportPath, module+"/")] = p
+		}
+	}
+}
+
+func TestRoomsImportOneWay(t *testing.T) {
+	found := packages(t)
+	for name, p := range found {
+		r, ok := rooms[name]
+		if !ok {
+			t.Errorf("%s has no row in the table of rooms: give it one with its reason, or find the room it belongs to", name)
+			continue
+		}
+		if r.planned {
+			t.Errorf("%s is there: its row is planned no longer", name)
+		}
+		for _, imported := range p.Imports {
+			ours, isOurs := strings.CutPrefix(imported, module+"/")
+			switch {
+			case isOurs && !r.allows(ours):
+				t.Errorf("%s may not import %s: %s", name, ours, r.why)
+			case !isOurs && r.stdOnly && strings.Contains(strings.SplitN(imported, "/", 2)[0], "."):
+				t.Errorf("%s may import the standard library alone, not %s: %s", name, imported, r.why)
+			}
+		}
+	}
+	for name, r := range rooms {
+		if _, ok := found[name]; !ok && !r.planned {
+			t.Errorf("the row of %s is stale: there is no such room", name)
+		}
+	}
+}
+
+func (r room) allows(imported string) bool {
+	return slices.ContainsFunc(r.imports, func(allowed string) bool {
+		below, all := strings.CutSuffix(allowed, "*")
+		return allowed == imported || all && strings.HasPrefix(imported, below)
+	})
+}
+
+func TestNamesSaySomething(t *testing.T) {
+	for name := range packages(t) {
+		for _, part := range strings.Split(name, "/") {
+			if slices.Contains(saysNothing, part) {
+				t.Errorf("%s: %q says nothing; name the room by what it is", name, path.Base(part))
+			}
+		}
+	}
+}

@@ -1,0 +1,166 @@
+// Package client is the Go client of outpost's HTTP API. Requests and answers are the types of package sandbox, and so
+// are errors: sandbox.CodeOf tells what went wrong, and a *StatusError in the chain carries the HTTP status and the
+// request id.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"outpost.run/outpost/sandbox"
+)
+
+// DefaultNamespace is used where none is named.
+const DefaultNamespace = "default"
+
+// maxAnswerBytes bounds one answer: two streams of 16 MiB and 8 MiB of files, in base64 and with JSON's escapes.
+const maxAnswerBytes = 256 << 20
+
+// Client calls one server with one credential in one namespace. It is safe for concurrent use.
+type Client struct {
+	base      string // http://127.0.0.1:8080, no slash at the end
+	auth      string // the Authorization header
+	namespace string
+	http      *http.Client
+}
+
+// Option changes a Client at its making.
+type Option func(*Client)
+
+// WithNamespace works in another namespace than DefaultNamespace.
+func WithNamespace(name string) Option { return func(c *Client) { c.namespace = name } }
+
+// WithAPIKey uses an API key instead of a bearer token.
+func WithAPIKey(name, secret string) Option {
+	return func(c *Client) { c.auth = "API-Key " + name + "$" + secret }
+}
+
+// WithHTTPClient sends requests by h; http.DefaultClient unless given. A time limit of h ends long execs too: bound
+// calls by their context instead.
+func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
+
+// New makes a client of the server at address (http://host:port) with a bearer token.
+func New(address, token string, options ...Option) (*Client, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("%q is no address of a server: want http://host:port", address)
+	}
+	c := &Client{base: strings.TrimSuffix(address, "/"), auth: "Bearer " + token, namespace: DefaultNamespace, http: http.DefaultClient}
+	for _, o := range options {
+		o(c)
+	}
+	return c, nil
+}
+
+// Namespace is the one that the client works in.
+func (c *Client) Namespace() string { return c.namespace }
+
+// Address is the server's, without a slash at the end.
+func (c *Client) Address() string { return c.base }
+
+// StatusError is the HTTP side of an error.
+type StatusError struct {
+	Status    int
+	RequestID string // req_…, as in the server's log; "" where the answer has none
+}
+
+func (e *StatusError) Error() string {
+	if e.RequestID == "" {
+		return "HTTP " + strconv.Itoa(e.Status)
+	}
+	return fmt.Sprintf("HTTP %d, %s", e.Status, e.RequestID)
+}
+
+// inNamespace is a path below the namespace's sandboxes; elements are escaped.
+func (c *Client) inNamespace(elements ...string) string {
+	return path(append([]string{"auth", "v1", "seed", c.namespace, "sandbox"}, elements...)...)
+}
+
+func path(elements ...string) string {
+	var b strings.Builder
+	for _, e := range elements {
+		b.WriteString("/" + url.PathEscape(e))
+	}
+	return b.String()
+}
+
+// call sends one request and decodes the answer into a T.
+func call[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {
+	var answer T
+	raw, err := c.Raw(ctx, method, path, body)
+	if err != nil {
+		return answer, err
+	}
+	if err := json.Unmarshal(raw, &answer); err != nil {
+		return answer, fmt.Errorf("%s %s answered what is not the contract's JSON: %w", method, path, err)
+	}
+	return answer, nil
+}
+
+// Raw sends one request and gives the answer's body as it came; an answer that is an error becomes one. A nil body sends
+// none.
+func (c *Client) Raw(ctx context.Context, method, path string, body any) ([]byte, error) {
+	var in io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		in = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, in)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", c.auth)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswerBytes+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("the answer of %s broke off: %w", c.base, err)
+	case len(raw) > maxAnswerBytes:
+		return nil, fmt.Errorf("the answer of %s is over %d MiB", c.base, maxAnswerBytes>>20)
+	case res.StatusCode < 200 || res.StatusCode > 299:
+		return nil, errorOf(res, raw)
+	}
+	return raw, nil
+}
+
+func (c *Client) unreachable(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return fmt.Errorf("no server answers at %s: %w", c.base, err)
+}
+
+// errorOf makes the error that an answer tells; one that is not the contract's (a proxy's page) keeps its beginning.
+func errorOf(res *http.Response, raw []byte) error {
+	status := &StatusError{Status: res.StatusCode, RequestID: res.Header.Get("X-Request-Id")}
+	var answer sandbox.ErrorAnswer
+	if json.Unmarshal(raw, &answer) != nil || answer.Error.Code == "" {
+		return sandbox.Errorf(sandbox.Internal, status, "an answer that is none of outpost's: %.200q", raw)
+	}
+	e := sandbox.Errorf(answer.Error.Code, status, "%s", answer.Error.Message)
+	e.Details = answer.Error.Details
+	e.RetryAfterSecs, _ = strconv.Atoi(res.Header.Get("Retry-After"))
+	return e
+}

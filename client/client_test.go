@@ -1,0 +1,110 @@
+package client_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"outpost.run/outpost/client"
+	"outpost.run/outpost/sandbox"
+)
+
+// serve is a server with one answer, and a client of it.
+func serve(t *testing.T, h http.HandlerFunc, options ...client.Option) *client.Client {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	c, err := client.New(s.URL+"/", "secret", options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestExecSendsTheContractsRequest(t *testing.T) {
+	code := "print(1)"
+	var got, auth, body string
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		got, auth, body = r.Method+" "+r.URL.EscapedPath()+" "+r.Header.Get("Content-Type"), r.Header.Get("Authorization"), string(b)
+		io.WriteString(w, `{"id":"exec_1","stdout":"1\n","exit_code":3,"termination_reason":"exited","files":{"a":{"base64":"/w=="}}}`)
+	}, client.WithNamespace("acme"))
+	r, err := c.Exec(t.Context(), "sb_1/..", sandbox.ExecRequest{Code: &code})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "POST /auth/v1/seed/acme/sandbox/sb_1%2F../exec application/json"; got != want {
+		t.Errorf("request %q, want %q", got, want)
+	}
+	if auth != "Bearer secret" || body != `{"code":"print(1)"}` {
+		t.Errorf("authorization %q, body %s", auth, body)
+	}
+	if r.ExitCode != 3 || r.Stdout != "1\n" || string(r.Files["a"]) != "\xff" {
+		t.Errorf("result %+v", r)
+	}
+}
+
+func TestErrorsKeepCodeDetailsAndRequestID(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Request-Id", "req_1")
+		w.Header().Set("Retry-After", "7")
+		w.WriteHeader(422)
+		io.WriteString(w, `{"error":{"code":"invalid_request","message":"two faults","request_id":"req_1","details":[{"field":"env[0]","reason":"no pair"}]}}`)
+	})
+	_, err := c.Create(t.Context(), sandbox.CreateRequest{})
+	var e *sandbox.Error
+	var s *client.StatusError
+	if !errors.As(err, &e) || !errors.As(err, &s) {
+		t.Fatalf("error %v has no sandbox.Error or no StatusError", err)
+	}
+	if e.Code != sandbox.Invalid || e.Message != "two faults" || len(e.Details) != 1 || e.RetryAfterSecs != 7 {
+		t.Errorf("error %+v", e)
+	}
+	if s.Status != 422 || s.RequestID != "req_1" {
+		t.Errorf("status %+v", s)
+	}
+}
+
+func TestAnAnswerOfAnotherServerIsAnError(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Error(w, "<h1>Bad Gateway</h1>", 502) })
+	if err := c.Delete(t.Context(), "sb_1"); sandbox.CodeOf(err) != sandbox.Internal || !strings.Contains(err.Error(), "Bad Gateway") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestAllReadsEveryPage(t *testing.T) {
+	const pages = 3
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.URL.Query().Get("page"))
+		if r.URL.Query().Get("label") != "k:v" {
+			t.Errorf("query %s lost the label", r.URL.RawQuery)
+		}
+		json.NewEncoder(w).Encode(sandbox.Page[sandbox.Sandbox]{
+			Data: []sandbox.Sandbox{{ID: strconv.Itoa(n)}}, Pagination: sandbox.Pagination{Page: n, TotalPages: pages}})
+	})
+	all, err := c.All(t.Context(), client.ListOptions{Labels: []string{"k:v"}})
+	if err != nil || len(all) != pages || all[2].ID != "3" {
+		t.Errorf("All = %v, %v", all, err)
+	}
+}
+
+func TestAServerBesideIsFoundByItsDataDirectory(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := client.FindLocal(dir); !errors.Is(err, client.ErrNoLocal) {
+		t.Errorf("FindLocal of an empty folder: %v, want ErrNoLocal", err)
+	}
+	want := client.Local{URL: "http://127.0.0.1:1", PID: 4}
+	if err := os.WriteFile(filepath.Join(dir, "server.json"), []byte(`{"url":"http://127.0.0.1:1","pid":4}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := client.FindLocal(dir); err != nil || got != want {
+		t.Errorf("FindLocal = %+v, %v, want %+v", got, err, want)
+	}
+}

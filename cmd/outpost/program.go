@@ -1,0 +1,177 @@
+package main
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"outpost.run/outpost/sandbox"
+)
+
+// languageOf tells a program's language by the end of its file's name.
+var languageOf = map[string]string{
+	".py": "python", ".sh": "bash", ".bash": "bash", ".js": "node", ".mjs": "node", ".cjs": "node", ".go": "go", ".rs": "rust",
+}
+
+// maxOutputBytes is the most that the server keeps of a stream.
+const maxOutputBytes = 16 << 20
+
+// program is what `run` and `exec` send, as flags say it.
+type program struct {
+	language, code, user, dir string
+	deps, env, files          []string
+	timeoutSecs               int
+	memoryMB, pids, diskMB    int
+	cpuCores                  float64
+	stdin, json               bool
+}
+
+func (p *program) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVarP(&p.language, "language", "l", "", "language of the program (default by the file's ending)")
+	f.StringVarP(&p.code, "code", "c", "", "the program itself, instead of a file")
+	f.StringArrayVar(&p.deps, "dep", nil, "a dependency, such as requests==2.32.3; may be repeated")
+	f.StringArrayVarP(&p.env, "env", "e", nil, "NAME=VALUE, or NAME for its value here; may be repeated")
+	f.StringArrayVar(&p.files, "file", nil, "HOST[:PATH], a file to put in beside the program; may be repeated")
+	f.BoolVarP(&p.stdin, "stdin", "i", false, "give the program this command's standard input")
+	f.StringVar(&p.user, "user", "", "user to run as: name, uid or uid:gid")
+	f.StringVar(&p.dir, "working-dir", "", "absolute folder to run in")
+	f.IntVar(&p.timeoutSecs, "timeout-secs", 0, "end the program after so many seconds")
+	f.IntVar(&p.memoryMB, "memory-mb", 0, "memory limit in MiB")
+	f.Float64Var(&p.cpuCores, "cpu-cores", 0, "CPU limit in cores, may be fractional")
+	f.IntVar(&p.pids, "pids", 0, "limit of processes and threads")
+	f.IntVar(&p.diskMB, "disk-mb", 0, "limit of written files in MiB")
+	f.BoolVar(&p.json, "json", false, "print the whole result as JSON; exit 0 whatever the program's code")
+}
+
+// request makes the exec request. args are FILE or - and the program's arguments; with -c all are arguments.
+func (p *program) request(args []string, in io.Reader) (r sandbox.ExecRequest, err error) {
+	if p.code == "" {
+		if len(args) == 0 {
+			return r, errors.New("name a file with the program, - for standard input, or give it by -c")
+		}
+		if p.code, err = p.read(args[0], in); err != nil {
+			return r, err
+		}
+		args = args[1:]
+	}
+	r = sandbox.ExecRequest{Code: &p.code, Language: pointer(p.language), Args: args}
+	return r, p.fill(&r, in)
+}
+
+// command makes the exec request of a command line.
+func (p *program) command(argv []string, in io.Reader) (sandbox.ExecRequest, error) {
+	r := sandbox.ExecRequest{Command: argv}
+	return r, p.fill(&r, in)
+}
+
+func (p *program) read(file string, in io.Reader) (string, error) {
+	if file == "-" {
+		if p.stdin {
+			return "", errors.New("standard input can't be both the program (-) and its input (-i)")
+		}
+		code, err := io.ReadAll(in)
+		return string(code), err
+	}
+	if p.language == "" {
+		p.language = languageOf[filepath.Ext(file)]
+	}
+	code, err := os.ReadFile(file)
+	return string(code), err
+}
+
+func (p *program) fill(r *sandbox.ExecRequest, in io.Reader) error {
+	r.Deps, r.User, r.WorkingDir, r.TimeoutSecs = p.deps, pointer(p.user), pointer(p.dir), pointer(p.timeoutSecs)
+	encoding, most := "base64", maxOutputBytes
+	r.OutputEncoding, r.MaxOutputBytes = &encoding, &most
+	limits := sandbox.LimitsRequest{
+		MemoryMB: pointer(p.memoryMB), CPUCores: pointer(p.cpuCores), Pids: pointer(p.pids), DiskMB: pointer(p.diskMB)}
+	if limits != (sandbox.LimitsRequest{}) {
+		r.ResourceLimits = &limits
+	}
+	for _, e := range p.env {
+		name, value, given := strings.Cut(e, "=")
+		if !given {
+			value = os.Getenv(name)
+		}
+		r.Env = append(r.Env, [2]string{name, value})
+	}
+	for _, f := range p.files {
+		from, to, named := strings.Cut(f, ":")
+		if !named {
+			to = filepath.Base(from)
+		}
+		content, err := os.ReadFile(from)
+		if err != nil {
+			return err
+		}
+		if r.Files == nil {
+			r.Files = map[string]sandbox.FileContent{}
+		}
+		r.Files[to] = content
+	}
+	if p.stdin {
+		raw, err := io.ReadAll(in)
+		if err != nil {
+			return err
+		}
+		text := base64.StdEncoding.EncodeToString(raw)
+		r.Stdin, r.StdinEncoding = &text, &encoding
+	}
+	return nil
+}
+
+// pointer is nil for the zero value: a flag that was not given.
+func pointer[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
+
+// show passes a result through: its output, what ended it where that was not the program itself, and its exit code as
+// the error.
+func (p *program) show(cmd *cobra.Command, r sandbox.ExecResult) error {
+	if p.json {
+		return printJSON(cmd.OutOrStdout(), r)
+	}
+	for _, s := range []struct {
+		name, text string
+		to         io.Writer
+		truncated  bool
+		bytes      int64
+	}{
+		{"stdout", r.Stdout, cmd.OutOrStdout(), r.StdoutTruncated, r.StdoutBytes},
+		{"stderr", r.Stderr, cmd.ErrOrStderr(), r.StderrTruncated, r.StderrBytes},
+	} {
+		raw, err := base64.StdEncoding.DecodeString(s.text)
+		if err != nil {
+			return fmt.Errorf("the server's %s is no base64: %w", s.name, err)
+		}
+		if _, err := s.to.Write(raw); err != nil {
+			return err
+		}
+		if s.truncated {
+			fmt.Fprintf(cmd.ErrOrStderr(), "outpost: %s was cut: %d of %d bytes shown\n", s.name, len(raw), s.bytes)
+		}
+	}
+	switch r.TerminationReason {
+	case sandbox.TimedOut:
+		fmt.Fprintf(cmd.ErrOrStderr(), "outpost: ended at its time limit after %.0f ms\n", r.DurationMS)
+	case sandbox.OOMKilled:
+		fmt.Fprintln(cmd.ErrOrStderr(), "outpost: ended at its memory limit")
+	case sandbox.Cancelled:
+		fmt.Fprintln(cmd.ErrOrStderr(), "outpost: cancelled")
+	}
+	if r.ExitCode != 0 {
+		return exitError(r.ExitCode)
+	}
+	return nil
+}

@@ -1,0 +1,227 @@
+package agent
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"outpost.run/outpost/sandbox"
+)
+
+// Conn is the daemon's side of one connection.
+type Conn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+// NewConn wraps a fresh connection to an agent.
+func NewConn(c net.Conn) *Conn { return &Conn{c, bufio.NewReaderSize(c, MaxData+5)} }
+
+// Setup furnishes the machine; tree is the mount that becomes the programs' root, nil where the agent finds it itself.
+func (c *Conn) Setup(s Setup, tree *os.File) (Place, error) {
+	var files []*os.File
+	if tree != nil {
+		files = append(files, tree)
+	}
+	return c.call(KindSetup, s, files)
+}
+
+// Park makes a confined process that waits for Run; join are its control groups' cgroup.procs, then perhaps cgroup.kill.
+func (c *Conn) Park(p Park, join ...*os.File) (Place, error) {
+	return c.call(KindPark, p, join)
+}
+
+func (c *Conn) call(kind Kind, v any, files []*os.File) (Place, error) {
+	if err := writeFirst(c.Conn, kind, v, files); err != nil {
+		return Place{}, lost(err)
+	}
+	var p Place
+	err := c.expect(KindOK, &p)
+	return p, err
+}
+
+func (c *Conn) expect(want Kind, v any) error {
+	kind, b, err := ReadFrame(c.r, nil, 1<<20)
+	if err != nil {
+		return lost(err)
+	}
+	if kind == KindError {
+		return failure(b)
+	}
+	if kind != want {
+		return lost(fmt.Errorf("%w: %q, not %q", ErrFrame, kind, want))
+	}
+	if v == nil {
+		return nil
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return lost(err)
+	}
+	return nil
+}
+
+func lost(err error) error {
+	return sandbox.Errorf(sandbox.Lost, err, "the machine was lost; try again")
+}
+
+// failures are the codes an agent may answer with; anything else from in there is a lost machine.
+var failures = map[sandbox.Code]bool{
+	sandbox.UserNotFound: true, sandbox.LanguageRuntimeMissing: true, sandbox.Invalid: true, sandbox.DiskFull: true,
+	sandbox.CollectTooLarge: true, sandbox.Internal: true,
+}
+
+func failure(b []byte) error {
+	var f Failure
+	if err := json.Unmarshal(b, &f); err != nil || !failures[f.Code] {
+		return lost(fmt.Errorf("%w: failure %.200q", ErrFrame, b))
+	}
+	if f.Code == sandbox.Internal {
+		return sandbox.Errorf(sandbox.Internal, fmt.Errorf("agent: %s", f.Message), "the machine could not be set up")
+	}
+	e := sandbox.Errorf(f.Code, nil, "%s", f.Message)
+	if f.Field != "" {
+		e.Details = []sandbox.Detail{{Field: f.Field, Reason: f.Message}}
+	}
+	return e
+}
+
+// File is a file to put in or one that was collected.
+type File struct {
+	Path    string
+	Content []byte
+}
+
+// Feed is what goes into a program and where its output goes.
+type Feed struct {
+	Files          []File
+	Stdin          []byte
+	Stdout, Stderr io.Writer
+	Started        func() // called when the program starts
+	Exited         func() // called when it has ended, before its files are collected
+}
+
+// Run lets the parked process become the program and returns when it has ended and its files are collected.
+func (c *Conn) Run(run Run, feed Feed) (Exit, []File, error) {
+	run.Files = len(feed.Files)
+	if err := WriteJSON(c.Conn, KindRun, run); err != nil {
+		return Exit{}, nil, lost(err)
+	}
+	if err := c.send(feed.Files); err != nil {
+		return Exit{}, nil, err
+	}
+	if err := c.expect(KindBegin, nil); err != nil {
+		return Exit{}, nil, err
+	}
+	feed.Started()
+	go c.feedStdin(feed.Stdin)
+	exit, err := c.output(run.MaxOutput, feed)
+	if err != nil {
+		return Exit{}, nil, err
+	}
+	feed.Exited()
+	files, err := c.collect()
+	return exit, files, err
+}
+
+func (c *Conn) send(files []File) error {
+	for _, f := range files {
+		err := WriteJSON(c.Conn, KindFile, FileHeader{f.Path, int64(len(f.Content))})
+		for b := f.Content; err == nil && len(b) > 0; {
+			n := min(len(b), MaxData)
+			err = WriteFrame(c.Conn, KindData, b[:n])
+			b = b[n:]
+		}
+		if err != nil { // the agent refuses a file while more are on their way: its reason is waiting to be read
+			return c.expect(KindBegin, nil)
+		}
+	}
+	if err := WriteFrame(c.Conn, KindBegin, nil); err != nil {
+		return c.expect(KindBegin, nil)
+	}
+	return nil
+}
+
+func (c *Conn) feedStdin(b []byte) {
+	for len(b) > 0 {
+		n := min(len(b), MaxData)
+		if WriteFrame(c.Conn, KindStdin, b[:n]) != nil {
+			return
+		}
+		b = b[n:]
+	}
+	_ = WriteFrame(c.Conn, KindStdin, nil)
+}
+
+func (c *Conn) output(limit int64, feed Feed) (Exit, error) {
+	buf := make([]byte, MaxData)
+	var got [2]int64
+	for {
+		kind, b, err := ReadFrame(c.r, buf, MaxData)
+		if err != nil {
+			return Exit{}, lost(err)
+		}
+		switch kind {
+		case KindStdout, KindStderr:
+			i, w := 0, feed.Stdout
+			if kind == KindStderr {
+				i, w = 1, feed.Stderr
+			}
+			if got[i] += int64(len(b)); got[i] > limit {
+				return Exit{}, lost(fmt.Errorf("%w: more output than was asked for", ErrFrame))
+			}
+			if _, err := w.Write(b); err != nil {
+				return Exit{}, err
+			}
+		case KindExit:
+			var e Exit
+			if err := json.Unmarshal(b, &e); err != nil {
+				return e, lost(err)
+			}
+			return e, nil
+		case KindError:
+			return Exit{}, failure(b)
+		default:
+			return Exit{}, lost(fmt.Errorf("%w: %q", ErrFrame, kind))
+		}
+	}
+}
+
+func (c *Conn) collect() ([]File, error) {
+	var files []File
+	var total int64
+	for {
+		kind, b, err := ReadFrame(c.r, nil, MaxData)
+		if err != nil {
+			return nil, lost(err)
+		}
+		switch kind {
+		case KindFile:
+			var h FileHeader
+			if err := json.Unmarshal(b, &h); err != nil {
+				return nil, lost(err)
+			}
+			if total += h.Size + 256; h.Size < 0 || total > 2*MaxCollect {
+				return nil, lost(fmt.Errorf("%w: files of over %d bytes", ErrFrame, MaxCollect))
+			}
+			files = append(files, File{Path: h.Path, Content: make([]byte, 0, h.Size)})
+		case KindData:
+			if len(files) == 0 {
+				return nil, lost(ErrFrame)
+			}
+			f := &files[len(files)-1]
+			if len(f.Content)+len(b) > cap(f.Content) {
+				return nil, lost(fmt.Errorf("%w: a file longer than it said", ErrFrame))
+			}
+			f.Content = append(f.Content, b...)
+		case KindComplete:
+			return files, nil
+		case KindError:
+			return nil, failure(b)
+		default:
+			return nil, lost(fmt.Errorf("%w: %q", ErrFrame, kind))
+		}
+	}
+}

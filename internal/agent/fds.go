@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// writeFirst writes a connection's first frame, with descriptors where it can carry them.
+func writeFirst(conn net.Conn, kind Kind, v any, files []*os.File) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 {
+		return WriteFrame(conn, kind, b)
+	}
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("descriptors for an agent that is not reached by a Unix socket")
+	}
+	var head [5]byte
+	head[0] = byte(kind)
+	binary.BigEndian.PutUint32(head[1:], uint32(len(b)))
+	fds := make([]int, len(files))
+	for i, f := range files {
+		fds[i] = int(f.Fd())
+	}
+	if _, _, err := u.WriteMsgUnix(head[:], unix.UnixRights(fds...), nil); err != nil {
+		return err
+	}
+	_, err = u.Write(b)
+	return err
+}
+
+// ReadFirst reads a connection's first frame and the descriptors that came with it.
+func ReadFirst(conn net.Conn) (Kind, []byte, []*os.File, error) {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		kind, b, err := ReadFrame(conn, nil, MaxControl)
+		return kind, b, nil, err
+	}
+	var head [5]byte
+	oob := make([]byte, unix.CmsgSpace(4*16))
+	n, oobn, _, _, err := u.ReadMsgUnix(head[:], oob)
+	if err != nil || n == 0 {
+		return 0, nil, nil, fmt.Errorf("first frame: %w", net.ErrClosed)
+	}
+	files, err := rights(oob[:oobn])
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	for n < len(head) {
+		m, err := u.Read(head[n:])
+		if err != nil {
+			return 0, nil, files, err
+		}
+		n += m
+	}
+	kind, b, err := readPayload(u, head, nil, MaxControl)
+	return kind, b, files, err
+}
+
+func rights(oob []byte) ([]*os.File, error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	var files []*os.File
+	for _, m := range msgs {
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			files = append(files, os.NewFile(uintptr(fd), "from the daemon"))
+		}
+	}
+	return files, nil
+}

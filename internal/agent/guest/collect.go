@@ -1,0 +1,105 @@
+package guest
+
+import (
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+
+	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/sandbox"
+)
+
+// maxMatches bounds the work that one pattern makes.
+const maxMatches = 10000
+
+// collect sends the files that the patterns match; what is missing, unreadable or no regular file is left out.
+func (x *execution) collect(patterns []string, dir string) error {
+	sent := map[string]bool{}
+	total := int64(0)
+	for _, pattern := range patterns {
+		var names []string
+		err := as(x.who, func() error {
+			names = match(pattern, dir)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if sent[absolute(name, dir)] {
+				continue
+			}
+			sent[absolute(name, dir)] = true
+			if total, err = x.sendFile(name, dir, total); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// match gives the paths that a pattern means, spelled as the client spelled it: relative where it was relative.
+func match(pattern, dir string) []string {
+	if !strings.ContainsAny(pattern, `*?[\`) {
+		return []string{pattern}
+	}
+	full := strings.TrimPrefix(absolute(pattern, dir), "/")
+	found, err := fs.Glob(rootFS{}, full)
+	if err != nil || len(found) > maxMatches {
+		return nil
+	}
+	prefix := ""
+	if !path.IsAbs(pattern) {
+		prefix = strings.TrimPrefix(dir, "/") + "/"
+	}
+	var names []string
+	for _, f := range found {
+		if path.IsAbs(pattern) {
+			names = append(names, "/"+f)
+		} else if rel, ok := strings.CutPrefix(f, prefix); ok {
+			names = append(names, rel)
+		}
+	}
+	return names
+}
+
+func (x *execution) sendFile(name, dir string, total int64) (int64, error) {
+	var content []byte
+	over := false
+	err := as(x.who, func() error {
+		f, err := openRegular(absolute(name, dir))
+		if err != nil {
+			return nil // left out
+		}
+		defer f.Close()
+		b, err := io.ReadAll(io.LimitReader(f, agent.MaxCollect-total+1))
+		if err != nil {
+			return nil
+		}
+		content = b
+		if content == nil {
+			content = []byte{}
+		}
+		over = int64(len(b)) > agent.MaxCollect-total
+		return nil
+	})
+	if err != nil || content == nil {
+		return total, err
+	}
+	if over {
+		return total, refuse(sandbox.CollectTooLarge, "collect", "the files to collect are over 8 MiB together: collect fewer, or pack them")
+	}
+	if err := agent.WriteJSON(x.conn, agent.KindFile, agent.FileHeader{Path: name, Size: int64(len(content))}); err != nil {
+		return total, err
+	}
+	total += int64(len(content))
+	for len(content) > 0 {
+		n := min(len(content), agent.MaxData)
+		if err := agent.WriteFrame(x.conn, agent.KindData, content[:n]); err != nil {
+			return total, err
+		}
+		content = content[n:]
+	}
+	return total, nil
+}

@@ -1,0 +1,294 @@
+package guest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/internal/cell"
+	"outpost.run/outpost/internal/host"
+	"outpost.run/outpost/sandbox"
+)
+
+// execution is one exec's connection.
+type execution struct {
+	conn    net.Conn
+	out     sync.Mutex // frames of stdout and stderr take turns
+	who     user
+	process *cell.Process
+	killer  *os.File // cgroup.kill, nil where there is none
+}
+
+func (a *Agent) exec(conn net.Conn, b []byte, files []*os.File) error {
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	var p agent.Park
+	if err := json.Unmarshal(b, &p); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	c := a.cell
+	a.mu.Unlock()
+	if c == nil {
+		return errors.New("park before setup")
+	}
+	x := &execution{conn: conn}
+	if p.Groups > len(files) {
+		return fmt.Errorf("park with %d descriptors, not %d", len(files), p.Groups)
+	}
+	if len(files) > p.Groups {
+		x.killer = files[p.Groups]
+	}
+	var err error
+	if x.who, err = lookUser(p.User); err != nil {
+		return err
+	}
+	if x.process, err = c.Park(confinement(p, x.who, files[:p.Groups])); err != nil {
+		return err
+	}
+	gone := make(chan cell.Ended, 1)
+	go func() { gone <- x.process.Wait() }()
+	place := agent.Place{UID: x.who.uid, GID: x.who.gid, Pid: x.process.Pid}
+	if err := agent.WriteJSON(conn, agent.KindOK, place); err != nil {
+		x.kill()
+		return err
+	}
+	err = x.serve(gone)
+	if err != nil {
+		x.kill()
+	}
+	return err
+}
+
+func confinement(p agent.Park, who user, join []*os.File) cell.Confinement {
+	c := cell.Confinement{UID: who.uid, GID: who.gid, Groups: who.groups, Caps: p.Root, CPUs: p.CPUs, Join: join}
+	for _, r := range p.Rlimits {
+		c.Rlimits = append(c.Rlimits, cell.Rlimit(r))
+	}
+	if n := len(p.Filter) / 8; n > 0 {
+		c.Filter = make([]unix.SockFilter, n)
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(&c.Filter[0])), n*8), p.Filter)
+	}
+	return c
+}
+
+// kill ends the exec with everything it started, as far as the agent can: the daemon does so too, by the exec's cgroup.
+func (x *execution) kill() {
+	if x.killer != nil {
+		_, _ = x.killer.Write([]byte("1"))
+	}
+	_ = unix.Kill(x.process.Pid, unix.SIGKILL)
+}
+
+// serve waits for Run, lets the program run and tells how it ended.
+func (x *execution) serve(gone <-chan cell.Ended) error {
+	defer x.process.Stdout.Close()
+	defer x.process.Stderr.Close()
+	run, err := x.prepare()
+	if err != nil {
+		return err
+	}
+	if err := agent.WriteFrame(x.conn, agent.KindBegin, nil); err != nil {
+		return err
+	}
+	program, file, err := x.program(run)
+	if err != nil {
+		return err
+	}
+	err = x.process.Run(program)
+	tooLong := errors.Is(err, cell.ErrTooLong)
+	if err != nil && !tooLong {
+		return err
+	}
+	if tooLong {
+		x.kill()
+	}
+	go x.input()
+	stdout := x.drain(agent.KindStdout, x.process.Stdout, run.MaxOutput)
+	stderr := x.drain(agent.KindStderr, x.process.Stderr, run.MaxOutput)
+	ended := <-gone
+	if tooLong {
+		ended = cell.Ended{NoStart: unix.E2BIG}
+	}
+	if run.KillRest && x.killer != nil {
+		_, _ = x.killer.Write([]byte("1"))
+	}
+	stdout.finish(run.KillRest)
+	stderr.finish(run.KillRest)
+	if ended.NoStart != nil {
+		var text string
+		if ended.Code, text, err = notStarted(ended.NoStart, program); err != nil {
+			return err
+		}
+		stderr.say(text)
+	}
+	exit := agent.Exit{Code: ended.Code, Signal: int(ended.Signal), StdoutBytes: stdout.total, StderrBytes: stderr.total}
+	if err := x.write(agent.KindExit, exit); err != nil {
+		return err
+	}
+	if err := x.collect(run.Collect, run.Dir); err != nil {
+		return err
+	}
+	if file != "" && !run.KillRest { // the next exec finds the directory as it was
+		_ = as(x.who, func() error { return remove(file) })
+	}
+	return agent.WriteFrame(x.conn, agent.KindComplete, nil)
+}
+
+func (x *execution) write(kind agent.Kind, v any) error {
+	x.out.Lock()
+	defer x.out.Unlock()
+	return agent.WriteJSON(x.conn, kind, v)
+}
+
+// prepare reads Run and takes the files in.
+func (x *execution) prepare() (agent.Run, error) {
+	var run agent.Run
+	kind, b, err := agent.ReadFrame(x.conn, nil, agent.MaxControl)
+	if err != nil || kind != agent.KindRun {
+		return run, fmt.Errorf("%w: %q, not Run (%v)", agent.ErrFrame, kind, err)
+	}
+	if err := json.Unmarshal(b, &run); err != nil {
+		return run, err
+	}
+	if err := makeDir(run.Dir, x.who); err != nil {
+		return run, err
+	}
+	for range run.Files {
+		if err := x.takeFile(run.Dir); err != nil {
+			return run, err
+		}
+	}
+	if kind, _, err = agent.ReadFrame(x.conn, nil, 0); err != nil || kind != agent.KindBegin {
+		return run, fmt.Errorf("%w: %q, not Begin (%v)", agent.ErrFrame, kind, err)
+	}
+	return run, nil
+}
+
+func (x *execution) takeFile(dir string) error {
+	kind, b, err := agent.ReadFrame(x.conn, nil, agent.MaxControl)
+	if err != nil || kind != agent.KindFile {
+		return fmt.Errorf("%w: %q, not a file (%v)", agent.ErrFrame, kind, err)
+	}
+	var h agent.FileHeader
+	if err := json.Unmarshal(b, &h); err != nil {
+		return err
+	}
+	content := make([]byte, 0, h.Size)
+	buf := make([]byte, agent.MaxData)
+	for int64(len(content)) < h.Size {
+		kind, b, err := agent.ReadFrame(x.conn, buf, agent.MaxData)
+		if err != nil || kind != agent.KindData || int64(len(content)+len(b)) > h.Size {
+			return fmt.Errorf("%w: %q in a file (%v)", agent.ErrFrame, kind, err)
+		}
+		content = append(content, b...)
+	}
+	return as(x.who, func() error { return putFile(h.Path, absolute(h.Path, dir), content, x.who, unix.O_TRUNC) })
+}
+
+func absolute(name, dir string) string {
+	if path.IsAbs(name) {
+		return path.Clean(name)
+	}
+	return path.Join(dir, name)
+}
+
+func putFile(asked, name string, content []byte, who user, flags int) error {
+	f, err := create(name, who, flags)
+	if err == nil {
+		_, err = f.Write(content)
+		if err2 := f.Close(); err == nil {
+			err = err2
+		}
+	}
+	switch {
+	case err == nil:
+		return nil
+	case full(err):
+		return refuse(sandbox.DiskFull, "files", "%s does not fit on the sandbox's disk: raise resource_limits.disk_mb", asked)
+	case flags&unix.O_EXCL != 0:
+		return err // the caller has another name to try
+	}
+	return refuse(sandbox.Invalid, "files", "%s can't be written: %s", asked, reason(err))
+}
+
+// program says what to start; with code, its file is written first and named.
+func (x *execution) program(run agent.Run) (p cell.Program, file string, err error) {
+	env := environment(x.who, run.Env)
+	argv := slices.Clone(run.Argv)
+	if run.Code != nil {
+		if !runnable(run.Interpreter[0], run.Env) {
+			return p, "", refuse(sandbox.LanguageRuntimeMissing, "", "the image has no %s: create a sandbox of that language, or with an image that has it", run.Interpreter[0])
+		}
+		if file, err = x.putCode(run); err != nil {
+			return p, "", err
+		}
+		argv = append(slices.Clone(run.Interpreter), file)
+	}
+	argv = append(argv, run.Args...)
+	return cell.Program{Paths: candidates(argv[0], env), Argv: argv, Env: env, Dir: run.Dir}, file, nil
+}
+
+// putCode writes the program's file into the working directory, so that it finds its neighbours; under another name
+// where the name is taken, and below /tmp where the user may not write.
+func (x *execution) putCode(run agent.Run) (string, error) {
+	stem, ext, _ := strings.Cut(run.FileName, ".")
+	names := []string{path.Join(run.Dir, run.FileName)}
+	for i := range 64 {
+		names = append(names, path.Join(run.Dir, fmt.Sprintf("%s-%d.%s", stem, i+2, ext)))
+	}
+	names = append(names, fmt.Sprintf("/tmp/program-%d/%s", x.process.Pid, run.FileName))
+	var err error
+	for i := 0; i < len(names); i++ {
+		err = as(x.who, func() error {
+			return putFile(run.FileName, names[i], []byte(*run.Code), x.who, unix.O_EXCL)
+		})
+		if err == nil {
+			return names[i], nil
+		}
+		if !errors.Is(err, fs.ErrExist) && i < len(names)-2 {
+			i = len(names) - 2 // the directory can't be written: go to the last
+		}
+		var r *refusal
+		if errors.As(err, &r) {
+			return "", err
+		}
+	}
+	return "", refuse(sandbox.Invalid, "working_dir", "the program's file can't be written to %s: %s", run.Dir, reason(err))
+}
+
+// notStarted gives the exit code and the words of a shell for a program that can't be started.
+func notStarted(why error, p cell.Program) (int, string, error) {
+	name := p.Argv[0]
+	if _, ok := errors.AsType[*host.StepError](why); ok { // a call before execve
+		return 0, "", refuse(sandbox.Invalid, "working_dir", "%s can't be entered: %s", p.Dir, reason(why))
+	}
+	switch {
+	case errors.Is(why, unix.ENOENT), errors.Is(why, unix.ENOTDIR):
+		if strings.Contains(name, "/") {
+			return 127, name + ": No such file or directory\n", nil
+		}
+		return 127, name + ": command not found\n", nil
+	case errors.Is(why, unix.EACCES):
+		return 126, name + ": Permission denied\n", nil
+	case errors.Is(why, unix.ENOEXEC):
+		return 126, name + ": Exec format error\n", nil
+	case errors.Is(why, unix.E2BIG):
+		return 126, name + ": Argument list too long\n", nil
+	}
+	return 126, name + ": " + reason(why) + "\n", nil
+}

@@ -1,0 +1,194 @@
+package guest
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"runtime"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"outpost.run/outpost/internal/cell"
+	"outpost.run/outpost/sandbox"
+)
+
+// Every path in here is a client's or a program's: it is resolved by the kernel inside the programs' root, whatever
+// links lie on its way. Source: openat2(2), RESOLVE_IN_ROOT.
+
+var rootDir = sync.OnceValues(func() (int, error) {
+	return unix.Open(cell.RootDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+})
+
+const openPath = unix.O_PATH
+
+func open(name string, flags int, mode uint32) (*os.File, error) {
+	root, err := rootDir()
+	if err != nil {
+		return nil, err
+	}
+	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC, Mode: uint64(mode), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	for {
+		fd, err := unix.Openat2(root, name, &how)
+		if err == unix.EINTR || err == unix.EAGAIN { // EAGAIN: something was renamed on the way
+			continue
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		}
+		return os.NewFile(uintptr(fd), name), nil
+	}
+}
+
+var errNotRegular = errors.New("not a regular file")
+
+// openRegular opens a regular file for reading; a fifo or device never blocks it.
+func openRegular(name string) (*os.File, error) {
+	f, err := open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, errNotRegular
+	}
+	return f, nil
+}
+
+// as runs f on a thread that has the user's file rights and no others; the thread is thrown away after.
+func as(u user, f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		groups := make([]uint32, len(u.groups)+1)
+		for i, g := range u.groups {
+			groups[i] = uint32(g)
+		}
+		if err := setThreadGroups(groups[:len(u.groups)]); err != nil {
+			done <- err
+			return
+		}
+		if err := setThreadIDs(u.uid, u.gid); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// makeDir makes a directory with all its parents where they are missing; what is made belongs to the user.
+func makeDir(dir string, u user) error {
+	return as(user{}, func() error { // as root of the cell
+		have := "/"
+		for _, part := range strings.Split(path.Clean(dir), "/") {
+			if part == "" {
+				continue
+			}
+			next := path.Join(have, part)
+			d, err := open(next, openPath|unix.O_DIRECTORY, 0)
+			if errors.Is(err, fs.ErrNotExist) {
+				d, err = makeOne(have, part, u)
+			}
+			if err != nil {
+				return refuse(sandbox.Invalid, "working_dir", "%s can't be made: %s", dir, reason(err))
+			}
+			d.Close()
+			have = next
+		}
+		return nil
+	})
+}
+
+func makeOne(parent, name string, u user) (*os.File, error) {
+	p, err := open(parent, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	if err := unix.Mkdirat(int(p.Fd()), name, 0o755); err != nil && err != unix.EEXIST {
+		return nil, err
+	}
+	fd, err := unix.Openat(int(p.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	d := os.NewFile(uintptr(fd), name)
+	if err := unix.Fchown(fd, u.uid, u.gid); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// makeParents makes the directories above a file, as the calling thread's user.
+func makeParents(name string, u user) error {
+	dir := path.Dir(name)
+	if d, err := open(dir, openPath|unix.O_DIRECTORY, 0); err == nil {
+		d.Close()
+		return nil
+	}
+	if dir == "/" {
+		return fs.ErrNotExist
+	}
+	if err := makeParents(dir, u); err != nil {
+		return err
+	}
+	p, err := open(path.Dir(dir), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := unix.Mkdirat(int(p.Fd()), path.Base(dir), 0o755); err != nil && err != unix.EEXIST {
+		return err
+	}
+	return nil
+}
+
+// create opens a file for writing with the calling thread's rights, its parents made.
+func create(name string, u user, flags int) (*os.File, error) {
+	if err := makeParents(name, u); err != nil {
+		return nil, err
+	}
+	f, err := open(name, unix.O_WRONLY|unix.O_CREAT|unix.O_NONBLOCK|unix.O_NOCTTY|flags, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, errNotRegular
+	}
+	return f, nil
+}
+
+// remove removes a file with the calling thread's rights.
+func remove(name string) error {
+	p, err := open(path.Dir(name), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	return unix.Unlinkat(int(p.Fd()), path.Base(name), 0)
+}
+
+// reason is an error in the words of its errno, without our paths.
+func reason(err error) string {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return errno.Error()
+	}
+	return err.Error()
+}
+
+func full(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// rootFS is the programs' root for io/fs, to glob in.
+type rootFS struct{}
+
+func (rootFS) Open(name string) (fs.File, error) {
+	return open("/"+name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+}

@@ -1,0 +1,176 @@
+// Package guest is the agent: what runs as the first process of a machine and starts programs in its cell.
+package guest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+
+	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/internal/cell"
+	"outpost.run/outpost/sandbox"
+)
+
+// Agent serves the connections of one machine.
+type Agent struct {
+	mu   sync.Mutex
+	cell *cell.Cell
+}
+
+// Serve answers connections until the listener is closed. It runs as root of the machine's outer user namespace.
+func Serve(l net.Listener) error {
+	a := &Agent{}
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go a.serve(conn)
+	}
+}
+
+func (a *Agent) serve(conn net.Conn) {
+	defer conn.Close()
+	kind, b, files, err := agent.ReadFirst(conn)
+	if err != nil {
+		return
+	}
+	switch kind {
+	case agent.KindSetup:
+		err = a.setup(conn, b, files)
+	case agent.KindPark:
+		err = a.exec(conn, b, files)
+	default:
+		err = agent.ErrFrame
+	}
+	if err != nil {
+		_ = agent.WriteJSON(conn, agent.KindError, failureOf(err))
+	}
+}
+
+// refusal is an error that the client caused and may read.
+type refusal struct{ agent.Failure }
+
+func (r *refusal) Error() string { return r.Message }
+
+func refuse(code sandbox.Code, field, format string, args ...any) error {
+	return &refusal{agent.Failure{Code: code, Field: field, Message: fmt.Sprintf(format, args...)}}
+}
+
+func failureOf(err error) agent.Failure {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r.Failure
+	}
+	return agent.Failure{Code: sandbox.Internal, Message: err.Error()}
+}
+
+func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
+	var s agent.Setup
+	if err := json.Unmarshal(b, &s); err != nil {
+		return err
+	}
+	if len(files) != 1 {
+		return fmt.Errorf("setup with %d descriptors", len(files))
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cell != nil {
+		return errors.New("setup a second time")
+	}
+	if s.Lifeline {
+		go func() { // the daemon holds the other end: when it is gone, so is this machine
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			os.Exit(0)
+		}()
+	}
+	if err := cell.Furnish(files[0], cell.Root{Hostname: s.Hostname, ShmBytes: s.ShmBytes, CPUs: s.CPUs}); err != nil {
+		return err
+	}
+	who, err := lookUser(s.User)
+	if err != nil {
+		return err
+	}
+	if err := makeDir(s.WorkingDir, who); err != nil {
+		return err
+	}
+	if s.Program != "" && !runnable(s.Program, s.Env) {
+		return refuse(sandbox.LanguageRuntimeMissing, "", "the image has no %s: choose an image with this language, or leave image out", s.Program)
+	}
+	if s.ReadOnly {
+		if err := cell.Shut(append(s.Writable, s.WorkingDir)); err != nil {
+			return err
+		}
+	}
+	if a.cell, err = cell.Start(cell.RootDir); err != nil {
+		return err
+	}
+	return agent.WriteJSON(conn, agent.KindOK, agent.Place{UID: who.uid, GID: who.gid})
+}
+
+// runnable says whether a program is found on the path of env.
+func runnable(name string, env [][2]string) bool {
+	for _, path := range candidates(name, environment(user{}, env)) {
+		f, err := open(path, openPath, 0)
+		if err != nil {
+			continue
+		}
+		st, err := f.Stat()
+		f.Close()
+		if err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// candidates are the files that a name may mean.
+func candidates(name string, env []string) []string {
+	if strings.Contains(name, "/") {
+		return []string{name}
+	}
+	path := ""
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			path = v
+		}
+	}
+	var all []string
+	for _, dir := range strings.Split(path, ":") {
+		if dir == "" {
+			dir = "."
+		}
+		all = append(all, dir+"/"+name)
+	}
+	return all
+}
+
+// environment is a program's: what every login has, then env in its order, the last of a name winning.
+func environment(u user, env [][2]string) []string {
+	order := []string{}
+	values := map[string]string{}
+	set := func(k, v string) {
+		if _, ok := values[k]; !ok {
+			order = append(order, k)
+		}
+		values[k] = v
+	}
+	set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	set("HOME", u.home)
+	set("USER", u.name)
+	set("LOGNAME", u.name)
+	set("LANG", "C.UTF-8")
+	for _, kv := range env {
+		set(kv[0], kv[1])
+	}
+	list := make([]string, len(order))
+	for i, k := range order {
+		list[i] = k + "=" + values[k]
+	}
+	return list
+}

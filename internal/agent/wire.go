@@ -1,0 +1,162 @@
+// Package agent is the one protocol with which the daemon talks to the agent inside a machine, and its host side.
+//
+// One connection is one exec (or the one setup of a machine): its end is the exec's end, and the kernel's own flow
+// control is its flow control (docs/decisions/0002). A frame is a kind, a length (u32, big endian) and a payload: JSON
+// for control, raw bytes for data. Descriptors (a mount, control groups) ride on the first frame where the connection is
+// a Unix socket. Nothing that comes from an agent is believed: lengths are bounded before memory is taken.
+package agent
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"outpost.run/outpost/sandbox"
+)
+
+// Kind says what a frame holds.
+type Kind byte
+
+// The frames, in the order in which an exec uses them.
+const (
+	KindSetup    Kind = 'S' // -> Setup
+	KindPark     Kind = 'P' // -> Park
+	KindOK       Kind = 'K' // <- Place, for both
+	KindError    Kind = 'X' // <- Failure; the connection is over
+	KindRun      Kind = 'R' // -> Run
+	KindFile     Kind = 'F' // -> <- FileHeader
+	KindData     Kind = 'D' // -> <- bytes of the file
+	KindBegin    Kind = 'B' // -> all files are there; <- the program starts
+	KindStdin    Kind = 'I' // -> bytes; empty: the end
+	KindStdout   Kind = '1' // <- bytes
+	KindStderr   Kind = '2' // <- bytes
+	KindExit     Kind = 'Q' // <- Exit
+	KindComplete Kind = 'Z' // <- all collected files were sent
+)
+
+const (
+	// MaxControl bounds a JSON payload; a request with code and arguments comes with the contract's 8 MiB body.
+	MaxControl = 12 << 20
+	// MaxData bounds a data payload.
+	MaxData = 64 << 10
+	// MaxCollect bounds what one exec's collected files may be together.
+	MaxCollect = 8 << 20
+)
+
+// Setup furnishes the machine; it is the first call in its life.
+type Setup struct {
+	Hostname   string
+	ShmBytes   int64
+	CPUs       int      // how many /sys shows
+	ReadOnly   bool     // the root, but for Writable and WorkingDir
+	Writable   []string // absolute
+	WorkingDir string   // made if missing, owned by User
+	User       string   // name, uid or uid:gid
+	Program    string   // an interpreter that must be there; "" for none
+	Env        [][2]string
+	Lifeline   bool // the agent ends when its standard input does
+}
+
+// Park makes a confined process that waits for Run.
+type Park struct {
+	User    string
+	Root    uint64 // Linux capabilities of the inner root, 0 for none
+	Rlimits []Rlimit
+	Filter  []byte // struct sock_filter[], as the kernel takes it; empty for none
+	CPUs    []int
+	Groups  int // descriptors with the frame: so many cgroup.procs, then at most one cgroup.kill
+}
+
+// Rlimit is one limit of setrlimit(2), soft and hard.
+type Rlimit struct {
+	Resource int
+	Value    uint64
+}
+
+// Place answers Setup and Park.
+type Place struct {
+	UID, GID int
+	Pid      int // of the parked process, in the agent's pid namespace
+}
+
+// Run says what the parked process becomes.
+type Run struct {
+	Interpreter []string // with Code: what comes before the file's path
+	FileName    string   // with Code: the file's name, main.py
+	Code        *string
+	Argv        []string // without Code
+	Args        []string // after Code's file
+	Env         [][2]string
+	Dir         string // absolute; made if missing, owned by the program's user
+	MaxOutput   int64  // of each stream; the rest is counted and dropped
+	Files       int    // so many follow
+	Collect     []string
+	KillRest    bool // what still runs when the first process ends is killed
+}
+
+// FileHeader comes before a file's data.
+type FileHeader struct {
+	Path string
+	Size int64
+}
+
+// Exit is how the program ended.
+type Exit struct {
+	Code        int
+	Signal      int
+	StdoutBytes int64
+	StderrBytes int64
+}
+
+// Failure is a refusal; Code is one of the contract's.
+type Failure struct {
+	Code    sandbox.Code
+	Field   string
+	Message string
+}
+
+// WriteFrame writes one frame.
+func WriteFrame(w io.Writer, kind Kind, payload []byte) error {
+	var head [5]byte
+	head[0] = byte(kind)
+	binary.BigEndian.PutUint32(head[1:], uint32(len(payload)))
+	bufs := net.Buffers{head[:], payload}
+	_, err := bufs.WriteTo(w)
+	return err
+}
+
+// WriteJSON writes one control frame.
+func WriteJSON(w io.Writer, kind Kind, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return WriteFrame(w, kind, b)
+}
+
+// ErrFrame means that the other side doesn't speak the protocol.
+var ErrFrame = errors.New("agent protocol: a frame that may not be")
+
+// ReadFrame reads one frame into buf where it fits; limit bounds the payload.
+func ReadFrame(r io.Reader, buf []byte, limit int) (Kind, []byte, error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, nil, err
+	}
+	return readPayload(r, head, buf, limit)
+}
+
+func readPayload(r io.Reader, head [5]byte, buf []byte, limit int) (Kind, []byte, error) {
+	n := int(binary.BigEndian.Uint32(head[1:]))
+	if n > limit {
+		return 0, nil, fmt.Errorf("%w: %q of %d bytes", ErrFrame, head[0], n)
+	}
+	if n > len(buf) {
+		buf = make([]byte, n)
+	}
+	_, err := io.ReadFull(r, buf[:n])
+	return Kind(head[0]), buf[:n], err
+}

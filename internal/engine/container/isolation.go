@@ -1,0 +1,142 @@
+package container
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"outpost.run/outpost/internal/disk"
+	"outpost.run/outpost/internal/host"
+	"outpost.run/outpost/sandbox"
+)
+
+// protections are what can be in force for a process, each with how the kernel tells; wanted says for which machines.
+var protections = []struct {
+	name   string
+	wanted func(m *machine) bool
+	holds  func(p *place, s *seen) bool
+}{
+	{"user_namespace", always, func(p *place, s *seen) bool { return s.apart("user") && s.belowAgent("user") }},
+	{"pid_namespace", always, func(p *place, s *seen) bool { return s.apart("pid") && s.belowAgent("pid") }},
+	{"mount_namespace", always, func(p *place, s *seen) bool { return s.apart("mnt") && s.belowAgent("mnt") }},
+	{"network_namespace", always, func(p *place, s *seen) bool { return s.apart("net") }},
+	{"ipc_namespace", always, func(p *place, s *seen) bool { return s.apart("ipc") }},
+	{"uts_namespace", always, func(p *place, s *seen) bool { return s.apart("uts") }},
+	{"cgroup_namespace", always, func(p *place, s *seen) bool { return s.apart("cgroup") }},
+	{"host_ids", always, func(p *place, s *seen) bool {
+		base := p.m.e.ranges.Base(p.m.slot)
+		ids := strings.Fields(s.status["Uid"] + " " + s.status["Gid"])
+		for _, id := range ids {
+			if n, err := strconv.Atoi(id); err != nil || n < base || n >= base+disk.RangeSize-1 {
+				return false
+			}
+		}
+		return len(ids) == 8
+	}},
+	{"no_new_privs", always, func(p *place, s *seen) bool { return s.status["NoNewPrivs"] == "1" }},
+	{"capabilities_dropped", always, func(p *place, s *seen) bool {
+		allowed := uint64(0)
+		if p.m.spec.Security.Preset == sandbox.Development {
+			allowed = rootCapabilities
+		}
+		return s.caps("CapEff")&^allowed == 0 && s.caps("CapBnd")&^allowed == 0 && s.caps("CapAmb") == 0
+	}},
+	{"seccomp", func(m *machine) bool { return m.spec.Security.SeccompEnabled }, func(p *place, s *seen) bool { return s.status["Seccomp"] == "2" }},
+	{"rlimits", func(m *machine) bool { return m.spec.Security.Preset != sandbox.Development }, func(p *place, s *seen) bool {
+		return s.nofile == map[sandbox.Preset]string{sandbox.Standard: "4096", sandbox.Maximum: "1024"}[p.m.spec.Security.Preset]
+	}},
+	{"memory_limit", always, func(p *place, s *seen) bool {
+		got := s.limits.MemoryBytes // the kernel rounds to pages
+		return got > 0 && got <= int64(p.limits.MemoryMB)<<20
+	}},
+	{"cpu_limit", always, func(p *place, s *seen) bool {
+		return s.limits.CPUMillis > 0 && s.limits.CPUMillis <= max(10, int(p.limits.CPUCores*1000+0.5))
+	}},
+	{"pids_limit", always, func(p *place, s *seen) bool { return s.limits.Pids > 0 && s.limits.Pids <= p.limits.Pids }},
+	{"disk_limit", always, func(p *place, s *seen) bool {
+		size := int64(s.root.Blocks) * int64(s.root.Frsize)
+		return size > 0 && size <= int64(p.m.spec.Limits.DiskMB)<<20*105/100+(16<<20)
+	}},
+	{"read_only_root", func(m *machine) bool { return m.spec.Security.Preset == sandbox.Maximum }, func(p *place, s *seen) bool {
+		return s.root.Flags&unix.ST_RDONLY != 0
+	}},
+	{"no_egress", always, func(p *place, s *seen) bool { return s.onlyLoopback }},
+}
+
+func always(*machine) bool { return true }
+
+// seen is what the kernel says of a place's parked process.
+type seen struct {
+	proc, agent  string // /proc/PID
+	status       map[string]string
+	nofile       string
+	limits       host.CgroupLimits
+	root         unix.Statfs_t
+	onlyLoopback bool
+}
+
+// Isolation implements engine.Exec.
+func (p *place) Isolation() sandbox.Isolation {
+	i := sandbox.Isolation{Engine: "container", Requested: []string{}, Effective: []string{}, Missing: []string{}}
+	s := p.look()
+	for _, x := range protections {
+		if !x.wanted(p.m) {
+			continue
+		}
+		i.Requested = append(i.Requested, x.name)
+		if s != nil && x.holds(p, s) {
+			i.Effective = append(i.Effective, x.name)
+		} else {
+			i.Missing = append(i.Missing, x.name)
+		}
+	}
+	return i
+}
+
+func (p *place) look() *seen {
+	if p.pid == 0 {
+		return nil
+	}
+	s := &seen{proc: fmt.Sprintf("/proc/%d", p.pid), agent: fmt.Sprintf("/proc/%d", p.m.process.Pid), status: map[string]string{}, limits: p.group.Limits()}
+	status, err := os.ReadFile(s.proc + "/status")
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(status)) {
+		key, value, _ := strings.Cut(line, ":")
+		s.status[key] = strings.TrimSpace(value)
+	}
+	limits, _ := os.ReadFile(s.proc + "/limits")
+	for line := range strings.Lines(string(limits)) {
+		if rest, ok := strings.CutPrefix(line, "Max open files"); ok {
+			s.nofile = strings.Fields(rest)[1]
+		}
+	}
+	_ = unix.Statfs(s.proc+"/root/", &s.root)
+	dev, err := os.ReadFile(s.proc + "/net/dev")
+	s.onlyLoopback = err == nil && strings.Count(string(dev), ":") == 1 && strings.Contains(string(dev), "lo:")
+	return s
+}
+
+func (s *seen) caps(set string) uint64 {
+	n, err := strconv.ParseUint(s.status[set], 16, 64)
+	if err != nil {
+		return ^uint64(0)
+	}
+	return n
+}
+
+// apart: the namespace is not the daemon's.
+func (s *seen) apart(ns string) bool { return differ("/proc/self/ns/"+ns, s.proc+"/ns/"+ns) }
+
+// belowAgent: nor the agent's.
+func (s *seen) belowAgent(ns string) bool { return differ(s.agent+"/ns/"+ns, s.proc+"/ns/"+ns) }
+
+func differ(a, b string) bool {
+	x, err1 := os.Readlink(a)
+	y, err2 := os.Readlink(b)
+	return err1 == nil && err2 == nil && x != y
+}

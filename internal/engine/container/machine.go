@@ -1,0 +1,196 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/host"
+	"outpost.run/outpost/sandbox"
+)
+
+type machine struct {
+	e         *Engine
+	spec      engine.MachineSpec
+	group     host.Cgroup
+	slot      int
+	process   *host.Process
+	disk      *os.File // its file system, to shut it down; nil after a recovery
+	line      *os.File // see lifeline
+	isolation sandbox.Isolation
+
+	mu    sync.Mutex
+	first *place // parked when the machine was made, for the first exec that fits
+	left  map[string]host.Cgroup
+	stop  error
+	once  sync.Once
+}
+
+func newMachine(e *Engine, spec engine.MachineSpec) *machine {
+	return &machine{e: e, spec: spec, group: e.root.Child(spec.ID), left: map[string]host.Cgroup{}}
+}
+
+// Handle implements engine.Machine.
+func (m *machine) Handle() engine.Handle {
+	return engine.Handle{ID: m.spec.ID, SandboxID: m.spec.SandboxID, Stateful: m.spec.Stateful}
+}
+
+// Isolation implements engine.Machine.
+func (m *machine) Isolation() sandbox.Isolation { return m.isolation }
+
+// Dead implements engine.Machine.
+func (m *machine) Dead() <-chan struct{} { return m.process.Dead() }
+
+// Park implements engine.Machine.
+func (m *machine) Park(ctx context.Context, x engine.ExecSpec) (engine.Exec, error) {
+	m.mu.Lock()
+	first := m.first
+	if first != nil && first.user == x.User && sameLimits(first.limits, x.Limits) {
+		m.first = nil
+		m.mu.Unlock()
+		return first, nil
+	}
+	m.mu.Unlock()
+	p, err := m.park(ctx, x)
+	if err != nil {
+		return nil, internal(err, "the program could not be started")
+	}
+	return p, nil
+}
+
+func sameLimits(a, b sandbox.Limits) bool {
+	return a.MemoryMB == b.MemoryMB && a.CPUCores == b.CPUCores && a.Pids == b.Pids
+}
+
+// Stop implements engine.Machine.
+func (m *machine) Stop(ctx context.Context) error {
+	m.once.Do(func() {
+		m.process.Kill()
+		if m.disk != nil {
+			if !m.spec.Stateful {
+				_ = m.e.kernel.ShutdownExt4(m.disk) // what is dirty is never written
+			}
+			m.disk.Close()
+		}
+		if m.line != nil {
+			m.line.Close()
+		}
+		select {
+		case <-m.process.Dead():
+		case <-time.After(5 * time.Second): // it hangs in the kernel; Remove says what is left
+		}
+		m.stop = m.e.Remove(context.WithoutCancel(ctx), m.Handle())
+	})
+	return m.stop
+}
+
+// Recover implements engine.Engine.
+func (e *Engine) Recover(ctx context.Context, h engine.Handle) (engine.Machine, error) {
+	r, err := e.readRecord(h.ID)
+	if err != nil {
+		return nil, sandbox.Errorf(sandbox.Lost, err, "the machine was lost")
+	}
+	m := newMachine(e, r.Spec)
+	m.slot = r.Slot
+	pids := m.group.Child("agent").Processes()
+	if len(pids) == 0 {
+		return nil, sandbox.Errorf(sandbox.Lost, nil, "the machine was lost")
+	}
+	first := pids[0]
+	for _, pid := range pids { // the agent is older than its reaper
+		first = min(first, pid)
+	}
+	if m.process, err = host.Hold(first); err != nil {
+		return nil, sandbox.Errorf(sandbox.Lost, err, "the machine was lost")
+	}
+	e.ranges.Keep(r.Slot)
+	for _, name := range m.programs().Children() { // execs that the former daemon did not see the end of
+		m.reclaim(name, m.programs().Child(name))
+	}
+	p, err := m.park(ctx, engine.ExecSpec{ID: "recovered", User: r.Spec.Security.User, Limits: r.Spec.Limits})
+	if err != nil {
+		return nil, sandbox.Errorf(sandbox.Lost, err, "the machine was lost")
+	}
+	m.first, m.isolation = p, p.Isolation()
+	return m, nil
+}
+
+// reclaim removes an exec's group when nothing runs in it any more; until then it is kept in mind.
+func (m *machine) reclaim(name string, g host.Cgroup) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.left[name] = g
+	for name, g := range m.left {
+		if err := g.Remove(); err == nil {
+			delete(m.left, name)
+		}
+	}
+}
+
+// removeGroup kills and removes a group; the kernel lets go of dead processes a moment later.
+func removeGroup(ctx context.Context, g host.Cgroup) error {
+	if !g.Exists() {
+		return nil
+	}
+	if err := g.Kill(); err != nil {
+		return err
+	}
+	wait := 200 * time.Microsecond
+	for end := time.Now().Add(5 * time.Second); ; {
+		err := g.Remove()
+		if err == nil || !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+			wait = min(2*wait, 20*time.Millisecond)
+		}
+	}
+}
+
+// listen makes the socket at which the agent is found, also by the next daemon.
+func (e *Engine) listen(id string) (*os.File, error) {
+	var listener *net.UnixListener
+	err := e.shortPath(id, func(path string) (err error) {
+		listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close()
+	listener.SetUnlinkOnClose(false)
+	return listener.File()
+}
+
+// shortPath names the agent's socket in less than the 108 bytes of a socket address, however long the data directory is.
+func (e *Engine) shortPath(id string, f func(path string) error) error {
+	dir, err := os.OpenFile(e.machineDir(id), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return f("/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/agent.sock")
+}
+
+func (m *machine) dial(ctx context.Context) (*agent.Conn, error) {
+	var conn net.Conn
+	err := m.e.shortPath(m.spec.ID, func(path string) (err error) {
+		conn, err = (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "unix", path)
+		return err
+	})
+	if err != nil {
+		return nil, sandbox.Errorf(sandbox.Lost, err, "the machine was lost; try again")
+	}
+	return agent.NewConn(conn), nil
+}

@@ -1,0 +1,264 @@
+package container
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/internal/cell"
+	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/host"
+	"outpost.run/outpost/sandbox"
+)
+
+const (
+	agentMemory = 128 << 20 // the agent holds a request of up to 12 MiB while it is decoded
+	agentPids   = 256       // its threads
+)
+
+// Start implements engine.Engine.
+func (e *Engine) Start(ctx context.Context, spec engine.MachineSpec) (engine.Machine, error) {
+	m := newMachine(e, spec)
+	var undo host.Undo
+	defer undo.Run()
+	for _, step := range []func(context.Context, *host.Undo) error{m.claim, m.makeGroups, m.makeDisk, m.startAgent, m.furnish, m.parkFirst} {
+		if err := step(ctx, &undo); err != nil {
+			return nil, internal(err, "the machine could not be made")
+		}
+	}
+	undo.Keep()
+	return m, nil
+}
+
+// claim takes host ids and writes the record, before anything is made that a name can't tell.
+func (m *machine) claim(_ context.Context, undo *host.Undo) error {
+	slot, err := m.e.ranges.Take()
+	if err != nil {
+		return err
+	}
+	m.slot = slot
+	undo.Add(func() { m.e.ranges.Free(slot) })
+	dir := m.e.machineDir(m.spec.ID)
+	if err := m.e.kernel.MakeDir(dir); err != nil {
+		return err
+	}
+	undo.Add(func() { m.e.kernel.Undo(func() { _ = removeDir(dir) }) })
+	return m.e.writeRecord(m.spec.ID, record{SandboxID: m.spec.SandboxID, Stateful: m.spec.Stateful, Slot: slot, Spec: m.spec})
+}
+
+// makeGroups: the agent is a sibling of what limits the programs, so that it is never starved with them.
+func (m *machine) makeGroups(ctx context.Context, undo *host.Undo) error {
+	k := m.e.kernel
+	undo.Add(func() { k.Undo(func() { _ = removeGroup(context.WithoutCancel(ctx), m.group) }) })
+	if err := k.MakeCgroup(m.group, true, host.CgroupLimits{}); err != nil {
+		return err
+	}
+	if err := k.MakeCgroup(m.group.Child("agent"), false, host.CgroupLimits{MemoryBytes: agentMemory, Pids: agentPids}); err != nil {
+		return err
+	}
+	return k.MakeCgroup(m.programs(), true, m.e.limits(m.spec.Limits))
+}
+
+func (m *machine) programs() host.Cgroup { return m.group.Child("programs") }
+
+func (e *Engine) limits(l sandbox.Limits) host.CgroupLimits {
+	c := host.CgroupLimits{MemoryBytes: int64(l.MemoryMB) << 20, CPUMillis: int(l.CPUCores*1000 + 0.5), Pids: l.Pids}
+	switch e.broken {
+	case "memory_limit":
+		c.MemoryBytes = 0
+	case "cpu_limit":
+		c.CPUMillis = 0
+	case "pids_limit":
+		c.Pids = 0
+	}
+	return c
+}
+
+// makeDisk makes the machine's own file system and attaches it to its folder.
+func (m *machine) makeDisk(ctx context.Context, undo *host.Undo) error {
+	k, path, at := m.e.kernel, m.e.diskPath(m.spec.ID), filepath.Join(m.e.machineDir(m.spec.ID), "d")
+	undo.Add(func() { k.Undo(func() { _ = os.Remove(path) }) })
+	if err := k.Enter("make disk"); err != nil {
+		return err
+	}
+	if err := m.e.maker.Make(ctx, path, m.spec.Limits.DiskMB, m.spec.Stateful); err != nil {
+		return err
+	}
+	var options []string
+	if !m.spec.Stateful {
+		options = []string{"barrier=0", "noload"}
+	}
+	tree, err := k.MountExt4(path, options...)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return err
+	}
+	if err := k.Attach(tree, at); err != nil {
+		return err
+	}
+	undo.Add(func() { k.Undo(func() { _ = m.e.unmountAll(m.spec.ID) }) })
+	if m.disk, err = os.Open(at); err != nil {
+		return err
+	}
+	undo.Add(func() { m.disk.Close() })
+	base := m.e.ranges.Base(m.slot)
+	for _, name := range []string{"upper", "work"} {
+		if err := os.Mkdir(filepath.Join(at, name), 0o755); err != nil && !os.IsExist(err) {
+			return err
+		}
+	}
+	return os.Chown(filepath.Join(at, "upper"), base, base)
+}
+
+// startAgent starts the machine's first process. It waits for its setup.
+func (m *machine) startAgent(_ context.Context, undo *host.Undo) error {
+	listener, err := m.e.listen(m.spec.ID)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	log, err := os.OpenFile(filepath.Join(m.e.machineDir(m.spec.ID), "agent.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	input, err := m.lifeline(undo)
+	if err != nil {
+		return err
+	}
+	defer input.Close()
+	pid, err := m.e.kernel.StartAgent(host.AgentProcess{
+		Exe: m.e.agent, Files: []*os.File{input, log, log, listener}, BaseID: m.e.ranges.Base(m.slot), IDs: cell.Ids,
+	})
+	if err != nil {
+		return err
+	}
+	if m.process, err = host.Hold(pid); err != nil {
+		return err
+	}
+	undo.Add(func() {
+		m.e.kernel.Undo(func() {
+			m.process.Kill()
+			<-m.process.Dead()
+		})
+	})
+	// When the host's memory runs out, it is not worth more than the host's own programs.
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("500"), 0)
+	return m.e.kernel.AddProcess(m.group.Child("agent"), pid)
+}
+
+// lifeline is the agent's standard input: for a machine that dies with the daemon, a pipe that the daemon holds open.
+func (m *machine) lifeline(undo *host.Undo) (*os.File, error) {
+	if m.spec.Stateful {
+		return os.Open(os.DevNull)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	m.line = w
+	undo.Add(func() { w.Close() })
+	return r, nil
+}
+
+// furnish builds the root and hands it to the agent.
+func (m *machine) furnish(ctx context.Context, _ *host.Undo) error {
+	tree, err := m.root()
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	conn, err := m.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	s := m.spec
+	_, err = conn.Setup(agent.Setup{
+		Hostname: "sandbox", ShmBytes: int64(s.Limits.MemoryMB) << 19, CPUs: cores(s.Limits), WorkingDir: s.WorkingDir, User: s.Security.User,
+		ReadOnly: s.Security.Preset == sandbox.Maximum, Writable: []string{"/tmp"}, Program: s.Program, Env: s.Env, Lifeline: !s.Stateful,
+	}, tree)
+	return err
+}
+
+// root mounts the overlay of the image's layers, id-mapped, under the machine's disk. What it needs on the way is
+// attached only until the overlay holds it, and named by short relative paths, since programs can read them.
+func (m *machine) root() (*os.File, error) {
+	k, dir := m.e.kernel, m.e.machineDir(m.spec.ID)
+	userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", m.process.Pid))
+	if err != nil {
+		return nil, err
+	}
+	defer userns.Close()
+	defer func() { k.Undo(func() { _ = m.e.unmountAll(m.spec.ID) }) }()
+	var lowers []string
+	for i, layer := range m.spec.Layers {
+		name := "l" + strconv.Itoa(i)
+		if err := m.attachLayer(layer, userns, filepath.Join(dir, name)); err != nil {
+			return nil, err
+		}
+		lowers = append(lowers, name)
+	}
+	options := []string{"redirect_dir=on"}
+	if !m.spec.Stateful {
+		options = append(options, "volatile")
+	}
+	return k.Overlay(dir, lowers, "d/upper", "d/work", options...)
+}
+
+func (m *machine) attachLayer(layer string, userns *os.File, at string) error {
+	tree, err := m.e.images.tree(layer)
+	if err != nil {
+		return err
+	}
+	mapped, err := m.e.kernel.CloneIDMapped(tree, userns)
+	if err != nil {
+		return err
+	}
+	defer mapped.Close()
+	if err := os.Mkdir(at, 0o700); err != nil && !os.IsExist(err) {
+		return err
+	}
+	return m.e.kernel.Attach(mapped, at)
+}
+
+// unmountAll takes everything off a machine's folder.
+func (e *Engine) unmountAll(id string) error {
+	dir := e.machineDir(id)
+	entries, _ := os.ReadDir(dir)
+	for _, d := range entries {
+		path := filepath.Join(dir, d.Name())
+		if d.IsDir() && mounted(path, dir) {
+			if err := e.kernel.Detach(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// mounted compares the mounts that two paths lie on. Source: statx(2), STATX_MNT_ID, kernel 5.8.
+func mounted(path, parent string) bool {
+	var a, b unix.Statx_t
+	err1 := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, &a)
+	err2 := unix.Statx(unix.AT_FDCWD, parent, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, &b)
+	return err1 == nil && err2 == nil && a.Mnt_id != b.Mnt_id
+}
+
+func (m *machine) parkFirst(ctx context.Context, _ *host.Undo) error {
+	p, err := m.park(ctx, engine.ExecSpec{ID: "first", User: m.spec.Security.User, Limits: m.spec.Limits})
+	if err != nil {
+		return err
+	}
+	m.first, m.isolation = p, p.Isolation()
+	return nil
+}

@@ -1,0 +1,101 @@
+// Package engine says what an isolation technology does for a node: it makes, finds, stops and removes machines. All that
+// happens inside a machine goes through the agent's protocol. enginetest is the suite that every engine passes.
+package engine
+
+import (
+	"context"
+
+	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/sandbox"
+)
+
+// Engine makes machines of one isolation technology. All methods are safe for concurrent use.
+type Engine interface {
+	// Probe says what this host lets the engine enforce, and what mends the rest.
+	Probe(ctx context.Context) Capabilities
+	// Start makes one machine and returns when its agent has furnished it and its first process waits. On error nothing
+	// of spec.ID is left, or List shows what is. ctx bounds the making, not the machine's life.
+	//
+	// Errors: UserNotFound, LanguageRuntimeMissing, Invalid (the working directory), Capacity (the host is full, try later).
+	Start(ctx context.Context, spec MachineSpec) (Machine, error)
+	// Recover takes over a living machine of a former daemon. Error Lost: it is not alive or does not answer.
+	Recover(ctx context.Context, h Handle) (Machine, error)
+	// List names everything on the host that carries this installation's mark, alive or half made.
+	List(ctx context.Context) ([]Handle, error)
+	// Remove is idempotent: nil for what is gone. An error names what is still there.
+	Remove(ctx context.Context, h Handle) error
+}
+
+// MachineSpec is all that an engine needs for one machine; it reads no configuration, store or clock beside it.
+type MachineSpec struct {
+	ID         string // m_ + 12 hex
+	SandboxID  string // whose it is
+	Stateful   bool   // it outlives the daemon
+	Layers     []string
+	Limits     sandbox.Limits
+	Security   sandbox.Security
+	WorkingDir string
+	Program    string      // an interpreter that the image must have; "" for none
+	Env        [][2]string // to find Program by its PATH
+}
+
+// Handle is by what a machine is found again.
+type Handle struct {
+	ID        string
+	SandboxID string // "" where the machine was half made
+	Stateful  bool
+}
+
+// Machine is one isolated kernel-level thing that runs programs.
+type Machine interface {
+	Handle() Handle
+	// Park makes room for one exec: its limits and a confined process that waits for what to run.
+	//
+	// Errors: UserNotFound, Lost.
+	Park(ctx context.Context, e ExecSpec) (Exec, error)
+	// Isolation is what was in force for the machine's first process, read from the kernel.
+	Isolation() sandbox.Isolation
+	// Dead is closed when the machine has ended by itself or by Stop.
+	Dead() <-chan struct{}
+	// Stop ends the machine and removes everything of it; idempotent.
+	Stop(ctx context.Context) error
+}
+
+// ExecSpec is what an engine must know of an exec.
+type ExecSpec struct {
+	ID     string
+	User   string
+	Limits sandbox.Limits // no higher than the machine's
+}
+
+// Exec is the place of one program in a machine.
+type Exec interface {
+	// Run lets the waiting process become the program and returns when it has ended.
+	Run(run agent.Run, feed agent.Feed) (agent.Exit, []agent.File, error)
+	// Kill ends the program with all it started; it works when the agent is starved.
+	Kill() error
+	// Usage reads the kernel's counters; oom says that the memory limit killed it.
+	Usage() (u sandbox.Usage, oom bool)
+	// Isolation is what is in force for the waiting process, read from the kernel.
+	Isolation() sandbox.Isolation
+	// Close gives the place back. What still runs in a stateful machine stays, in any other it is killed.
+	Close()
+}
+
+// Capabilities are what an engine can enforce on this host.
+type Capabilities struct {
+	Engine  string
+	Usable  bool
+	Kernel  string
+	Cgroups string // v2, v1 or hybrid
+	Checks  []Check
+}
+
+// Check is one thing that an engine needs or makes use of.
+type Check struct {
+	Name     string
+	OK       bool
+	Required bool
+	Found    string // what there is
+	Mend     string // what to do where it is not OK
+}

@@ -1,0 +1,133 @@
+package host
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// AgentProcess says how an agent is started.
+type AgentProcess struct {
+	Exe    *os.File   // the program, sealed
+	Files  []*os.File // its descriptors from 0 on
+	BaseID int        // the first of its host ids
+	IDs    int        // how many its programs have; the agent is the one above
+}
+
+// StartAgent starts an agent in new user, pid, mount, network, ipc and uts namespaces, with every capability there and
+// none on the host, and gives its pid. It is not bound to the caller's life.
+func (k *Kernel) StartAgent(a AgentProcess) (int, error) {
+	if err := k.enter("start the agent"); err != nil {
+		return 0, err
+	}
+	files := make([]uintptr, len(a.Files))
+	for i, f := range a.Files {
+		files[i] = f.Fd()
+	}
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: a.BaseID, Size: a.IDs}, {ContainerID: a.IDs, HostID: a.BaseID + a.IDs, Size: 1}}
+	caps := make([]uintptr, lastCapability()+1)
+	for i := range caps {
+		caps[i] = uintptr(i)
+	}
+	attr := &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   []string{},
+		Files: files,
+		Sys: &syscall.SysProcAttr{
+			Cloneflags:                 unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+			UidMappings:                ids,
+			GidMappings:                ids,
+			GidMappingsEnableSetgroups: true,
+			Credential:                 &syscall.Credential{Uid: uint32(a.IDs), Gid: uint32(a.IDs)},
+			AmbientCaps:                caps,
+			Setsid:                     true,
+		},
+	}
+	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", a.Exe.Fd()), []string{"init"}, attr)
+	return pid, step("start the agent", err)
+}
+
+func lastCapability() int {
+	b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	if err != nil {
+		return unix.CAP_LAST_CAP
+	}
+	n, err := strconv.Atoi(string(b[:len(b)-1]))
+	if err != nil {
+		return unix.CAP_LAST_CAP
+	}
+	return n
+}
+
+// SealedFile is an executable in memory that nobody can change.
+func SealedFile(name string, content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if err == unix.EINVAL { // before kernel 6.3 every memfd could be executed
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, step("memfd_create", err)
+	}
+	// High, so that a child's own descriptors don't cover it before it is executed.
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 512)
+	unix.Close(fd)
+	if err != nil {
+		return nil, step("dup", err)
+	}
+	f := os.NewFile(uintptr(high), name)
+	if _, err := f.Write(content); err != nil {
+		f.Close()
+		return nil, err
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+		f.Close()
+		return nil, step("seal", err)
+	}
+	return f, nil
+}
+
+// Process is held by a pidfd, so that its pid can't come to mean another one.
+type Process struct {
+	Pid  int
+	fd   *os.File
+	dead chan struct{}
+}
+
+// Hold takes hold of a process and watches for its end.
+func Hold(pid int) (*Process, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, step("pidfd_open", err)
+	}
+	p := &Process{Pid: pid, fd: os.NewFile(uintptr(fd), "pidfd"), dead: make(chan struct{})}
+	go p.watch()
+	return p, nil
+}
+
+func (p *Process) watch() {
+	if raw, err := p.fd.SyscallConn(); err == nil {
+		_ = raw.Read(func(fd uintptr) bool {
+			polled := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+			n, _ := unix.Poll(polled, 0)
+			return n == 1
+		})
+	}
+	_, _ = unix.Wait4(p.Pid, nil, unix.WNOHANG, nil) // a child of ours is reaped, any other is its parent's
+	close(p.dead)
+}
+
+// Dead is closed when the process has ended.
+func (p *Process) Dead() <-chan struct{} { return p.dead }
+
+// Kill sends SIGKILL.
+func (p *Process) Kill() {
+	raw, err := p.fd.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+}

@@ -1,0 +1,266 @@
+package image
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"outpost.run/outpost/sandbox"
+)
+
+// Info is one image of the store, for people.
+type Info struct {
+	Ref       string
+	Digest    string
+	SizeBytes int64 // of its layers, those it shares with others included
+	CreatedAt time.Time
+	UsedAt    time.Time // when it was last asked for
+}
+
+// manifest is an image as it lies in refs/, named by the sum of its reference; its modification time is its last use.
+type manifest struct {
+	Ref       string    `json:"ref"`
+	Layers    []string  `json:"layers"` // hex sha256, the lowest first
+	Config    Config    `json:"config"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+func (m manifest) digest() string {
+	b, _ := json.Marshal(struct { // strings alone: can't fail
+		Layers []string
+		Config Config
+	}{m.Layers, m.Config})
+	sum := sha256.Sum256(b)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func (s *Store) layerPath(digest string) string {
+	return filepath.Join(s.dir, "layers", digest+".erofs")
+}
+
+func (s *Store) refPath(ref string) string {
+	sum := sha256.Sum256([]byte(ref))
+	return filepath.Join(s.dir, "refs", hex.EncodeToString(sum[:])+".json")
+}
+
+// Get gives an image that is ready, and counts as a use of it.
+func (s *Store) Get(ref string) (Image, bool) {
+	r, err := parseReference(ref)
+	if err != nil {
+		return Image{}, false
+	}
+	path := s.refPath(r.String())
+	m, err := readManifest(path)
+	if err != nil {
+		return Image{}, false
+	}
+	img := Image{Ref: m.Ref, Digest: m.digest(), Config: m.Config}
+	for _, l := range m.Layers {
+		if _, err := os.Stat(s.layerPath(l)); err != nil {
+			return Image{}, false
+		}
+		img.Layers = append(img.Layers, s.layerPath(l))
+	}
+	now := time.Now()
+	_ = os.Chtimes(path, now, now) // a use unnoted only moves it up in the order of removal
+	return img, true
+}
+
+func readManifest(path string) (manifest, error) {
+	var m manifest
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return m, err
+	}
+	return m, json.Unmarshal(b, &m)
+}
+
+// List tells all images that are ready, by reference.
+func (s *Store) List() ([]Info, error) {
+	paths, err := filepath.Glob(filepath.Join(s.dir, "refs", "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	var all []Info
+	for _, path := range paths {
+		m, err := readManifest(path)
+		if errors.Is(err, os.ErrNotExist) { // removed meanwhile
+			continue
+		} else if err != nil {
+			return nil, sandbox.Errorf(sandbox.Internal, err, "the image store has an unreadable entry; image rm and build mend it")
+		}
+		info := Info{Ref: m.Ref, Digest: m.digest(), CreatedAt: m.CreatedAt}
+		for _, l := range m.Layers {
+			if st, err := os.Stat(s.layerPath(l)); err == nil {
+				info.SizeBytes += st.Size()
+			}
+		}
+		if st, err := os.Stat(path); err == nil {
+			info.UsedAt = st.ModTime()
+		}
+		all = append(all, info)
+	}
+	slices.SortFunc(all, func(a, b Info) int { return cmp.Compare(a.Ref, b.Ref) })
+	return all, nil
+}
+
+// Remove removes an image, and the layers that no other image has. Machines that have them mounted keep them. nil for
+// what is gone.
+func (s *Store) Remove(ref string) error {
+	r, err := parseReference(ref)
+	if err != nil {
+		return err
+	}
+	unlock, err := s.lock(s.ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := os.Remove(s.refPath(r.String())); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	_, err = s.dropOrphans()
+	return err
+}
+
+// Prune removes the images unused for longest until the layers together are at most budget bytes, and layers of no
+// image. It answers the references removed. keep (nil for none) says which may not go.
+func (s *Store) Prune(budget int64, keep func(ref string) bool) ([]string, error) {
+	unlock, err := s.lock(s.ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	all, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, func(a, b Info) int { return a.UsedAt.Compare(b.UsedAt) })
+	var removed []string
+	for {
+		size, err := s.dropOrphans()
+		if err != nil || size <= budget {
+			return removed, err
+		}
+		i := slices.IndexFunc(all, func(i Info) bool { return keep == nil || !keep(i.Ref) })
+		if i < 0 {
+			return removed, nil
+		}
+		if err := os.Remove(s.refPath(all[i].Ref)); err != nil {
+			return removed, err
+		}
+		removed = append(removed, all[i].Ref)
+		all = slices.Delete(all, i, i+1)
+	}
+}
+
+// dropOrphans removes layers that no image has, and answers the size of those that stay. The store is locked.
+func (s *Store) dropOrphans() (int64, error) {
+	used := map[string]bool{}
+	refs, err := filepath.Glob(filepath.Join(s.dir, "refs", "*.json"))
+	if err != nil {
+		return 0, err
+	}
+	for _, path := range refs {
+		m, err := readManifest(path)
+		if err != nil {
+			return 0, err
+		}
+		for _, l := range m.Layers {
+			used[l] = true
+		}
+	}
+	layers, err := os.ReadDir(filepath.Join(s.dir, "layers"))
+	if err != nil {
+		return 0, err
+	}
+	var size int64
+	for _, e := range layers {
+		if !used[strings.TrimSuffix(e.Name(), ".erofs")] {
+			if err := os.Remove(filepath.Join(s.dir, "layers", e.Name())); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			return 0, err
+		}
+		size += info.Size()
+	}
+	return size, nil
+}
+
+// keep records an image whose layers are in the store.
+func (s *Store) keep(ref string, layers []string, config Config) (Image, error) {
+	m := manifest{Ref: ref, Layers: layers, Config: config, CreatedAt: time.Now().UTC()}
+	b, err := json.Marshal(m)
+	if err != nil {
+		return Image{}, err
+	}
+	if err := s.writeWhole(s.refPath(ref), b); err != nil {
+		return Image{}, err
+	}
+	img, ok := s.Get(ref)
+	if !ok {
+		return Image{}, sandbox.Errorf(sandbox.Internal, nil, "a layer of the image vanished while it was made")
+	}
+	return img, nil
+}
+
+// made gives the layer that was made under key, if it is still there.
+func (s *Store) made(key string) (digest string, ok bool) {
+	b, err := os.ReadFile(filepath.Join(s.dir, "made", key))
+	if err != nil {
+		return "", false
+	}
+	digest = string(b)
+	_, err = os.Stat(s.layerPath(digest))
+	return digest, err == nil
+}
+
+// keepLayer takes a finished layer file into the store under its content's sum.
+func (s *Store) keepLayer(key string, f *os.File) (digest string, err error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	digest = hex.EncodeToString(h.Sum(nil))
+	if err := errors.Join(f.Chmod(0o444), f.Sync(), os.Rename(f.Name(), s.layerPath(digest)), syncDir(filepath.Join(s.dir, "layers"))); err != nil {
+		return "", err
+	}
+	return digest, s.writeWhole(filepath.Join(s.dir, "made", key), []byte(digest))
+}
+
+// writeWhole writes a small file so that it is there in full or not at all, the power going off included.
+func (s *Store) writeWhole(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Join(s.dir, "tmp"), "file-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(f.Name(), path), syncDir(filepath.Dir(path)))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

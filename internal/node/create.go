@@ -1,0 +1,166 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/image"
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/sandbox"
+)
+
+// language is how code of a language is run.
+type language struct {
+	interpreter []string
+	file        string
+}
+
+var languages = map[string]language{
+	"python": {[]string{"python3"}, "main.py"},
+	"bash":   {[]string{"bash"}, "main.sh"},
+}
+
+// Create implements service.Runtime.
+func (n *Node) Create(ctx context.Context, s service.SandboxSpec) (service.SandboxState, error) {
+	img, err := n.image(ctx, s.Image, s.CreateWait)
+	if err != nil {
+		return service.SandboxState{}, err
+	}
+	b := &box{spec: s, image: img, running: map[*execution]bool{}}
+	m, err := n.start(ctx, b, s.Limits)
+	if err != nil {
+		return service.SandboxState{}, err
+	}
+	b.machine, b.isolation = m, m.Isolation()
+	n.mu.Lock()
+	closed := n.closed
+	if !closed {
+		n.boxes[s.ID] = b
+	}
+	n.mu.Unlock()
+	if closed {
+		n.endNow(m)
+		return service.SandboxState{}, sandbox.Errorf(sandbox.Lost, nil, "the server is stopping: try again in a moment")
+	}
+	if s.Mode == sandbox.Stateful {
+		go n.watch(b, m)
+	}
+	return b.state(), nil
+}
+
+// image waits for an image that may first have to be made.
+func (n *Node) image(ctx context.Context, ref string, wait time.Duration) (image.Image, error) {
+	if wait <= 0 {
+		wait = time.Minute
+	}
+	limited, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	img, err := n.images.Ensure(limited, ref, nil)
+	if err != nil && errors.Is(limited.Err(), context.DeadlineExceeded) && ctx.Err() == nil {
+		text := "is being made"
+		if p, ok := n.images.Building(ref); ok {
+			text = fmt.Sprintf("is being made: %s %d of %d", p.Phase, p.Done, p.Total)
+		}
+		e := sandbox.Errorf(sandbox.ImagePreparing, nil, "the image %s; try again", text)
+		e.RetryAfterSecs = 5
+		return img, e
+	}
+	return img, err
+}
+
+// start makes a machine of the sandbox.
+func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits) (engine.Machine, error) {
+	id, err := n.own()
+	if err != nil {
+		return nil, err
+	}
+	spec := engine.MachineSpec{
+		ID: id, SandboxID: b.spec.ID, Stateful: b.spec.Mode == sandbox.Stateful, Layers: b.image.Layers, Limits: limits,
+		Security: b.spec.Security, WorkingDir: b.spec.WorkingDir, Env: environment(b, nil),
+	}
+	if l, ok := languages[b.spec.Language]; ok {
+		spec.Program = l.interpreter[0]
+	}
+	m, err := n.engine.Start(ctx, spec)
+	if err != nil {
+		n.disown(id)
+		return nil, err
+	}
+	return m, nil
+}
+
+// environment is what the image, the sandbox and the exec set, in this order.
+func environment(b *box, exec [][2]string) [][2]string {
+	var env [][2]string
+	env = append(env, b.image.Config.Env...)
+	env = append(env, b.spec.Env...)
+	return append(env, exec...)
+}
+
+// watch notes that a stateful sandbox's machine has died by itself.
+func (n *Node) watch(b *box, m engine.Machine) {
+	<-m.Dead()
+	b.mu.Lock()
+	mine := b.machine == m && !b.gone
+	if mine {
+		b.machine, b.lost = nil, true
+	}
+	b.mu.Unlock()
+	if mine {
+		n.log.Warn("a stateful sandbox's machine died", "sandbox", b.spec.ID)
+		n.endNow(m)
+	}
+}
+
+// Delete implements service.Runtime.
+func (n *Node) Delete(_ context.Context, id string) error {
+	n.mu.Lock()
+	b, ok := n.boxes[id]
+	delete(n.boxes, id)
+	n.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	b.mu.Lock()
+	b.gone = true
+	m := b.machine
+	b.machine = nil
+	waiting := make([]*execution, 0, len(b.running))
+	for x := range b.running {
+		x.end(endCancelled)
+		waiting = append(waiting, x)
+	}
+	b.mu.Unlock()
+	for _, x := range waiting { // so that each answers with its output before its machine goes
+		select {
+		case <-x.done:
+		case <-time.After(2 * time.Second):
+		}
+	}
+	if m != nil {
+		n.endNow(m)
+	}
+	return nil
+}
+
+// Inspect implements service.Runtime.
+func (n *Node) Inspect(_ context.Context, id string) (service.SandboxState, error) {
+	b, err := n.box(id)
+	if err != nil {
+		return service.SandboxState{}, err
+	}
+	return b.state(), nil
+}
+
+func (b *box) state() service.SandboxState {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := service.SandboxState{ID: b.spec.ID, Status: sandbox.Running, ImageDigest: b.image.Digest, Isolation: b.isolation}
+	if b.lost {
+		s.Status = sandbox.LostNow
+	}
+	return s
+}

@@ -1,0 +1,144 @@
+// Package node is the Runtime of one host: it keeps the machines of sandboxes, runs programs in them, and sees to it that
+// nothing without an owner stays on the host.
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"sync"
+	"time"
+
+	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/image"
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/sandbox"
+)
+
+// Images are where machines' layers come from; *image.Store is one.
+type Images interface {
+	Ensure(ctx context.Context, ref string, progress func(image.Progress)) (image.Image, error)
+	Building(ref string) (image.Progress, bool)
+}
+
+// Node implements service.Runtime on one host.
+type Node struct {
+	engine engine.Engine
+	images Images
+	log    *slog.Logger
+	stop   context.CancelFunc // of the sweep
+	ending sync.WaitGroup     // machines that are being removed
+
+	mu        sync.Mutex
+	boxes     map[string]*box
+	machines  map[string]bool // ids of machines that have an owner, those being made included
+	closed    bool
+	recovered chan struct{} // closed when Sync is through
+}
+
+// box is a sandbox on this node.
+type box struct {
+	spec service.SandboxSpec
+
+	mu        sync.Mutex
+	image     image.Image
+	machine   engine.Machine // stateful: the one; ephemeral: made ahead for the next exec; nil for none
+	isolation sandbox.Isolation
+	running   map[*execution]bool
+	gone      bool
+	lost      bool
+}
+
+// New makes a node; Sync must be called before anything else.
+func New(e engine.Engine, images Images, log *slog.Logger) *Node {
+	n := &Node{engine: e, images: images, log: log, boxes: map[string]*box{}, machines: map[string]bool{}, recovered: make(chan struct{})}
+	ctx, stop := context.WithCancel(context.Background())
+	n.stop = stop
+	go n.sweepEvery(ctx, time.Minute)
+	return n
+}
+
+var _ service.Runtime = (*Node)(nil)
+
+func (n *Node) box(id string) (*box, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	b, ok := n.boxes[id]
+	if !ok {
+		return nil, notFound()
+	}
+	return b, nil
+}
+
+func notFound() error {
+	return sandbox.Errorf(sandbox.NotFound, nil, "no such sandbox")
+}
+
+// own makes a machine id and keeps the sweep off it.
+func (n *Node) own() (string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return "", sandbox.Errorf(sandbox.Lost, nil, "the server is stopping: try again in a moment")
+	}
+	b := make([]byte, 6)
+	_, _ = rand.Read(b)
+	id := "m_" + hex.EncodeToString(b)
+	n.machines[id] = true
+	return id, nil
+}
+
+func (n *Node) disown(id string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.machines, id)
+}
+
+// end removes a machine in the background; Close waits for it.
+func (n *Node) end(m engine.Machine) {
+	n.ending.Add(1)
+	go func() {
+		defer n.ending.Done()
+		n.endNow(m)
+	}()
+}
+
+func (n *Node) endNow(m engine.Machine) {
+	if err := m.Stop(context.Background()); err != nil {
+		n.log.Error("a machine could not be removed; the sweep tries again", "machine", m.Handle().ID, "error", err)
+	}
+	n.disown(m.Handle().ID)
+}
+
+// Close implements service.Runtime.
+func (n *Node) Close(ctx context.Context, stopAll bool) error {
+	n.stop()
+	n.mu.Lock()
+	n.closed = true
+	boxes := make([]*box, 0, len(n.boxes))
+	for _, b := range n.boxes {
+		boxes = append(boxes, b)
+	}
+	n.mu.Unlock()
+	for _, b := range boxes {
+		b.mu.Lock()
+		for x := range b.running {
+			x.end(endLost)
+		}
+		m := b.machine
+		if m != nil && (b.spec.Mode == sandbox.Ephemeral || stopAll) {
+			b.machine = nil
+			n.end(m)
+		}
+		b.mu.Unlock()
+	}
+	done := make(chan struct{})
+	go func() { n.ending.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,109 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/sandbox"
+)
+
+// Sync implements service.Runtime.
+func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service.SandboxState, error) {
+	handles, err := n.engine.List(ctx)
+	if err != nil {
+		return nil, sandbox.Errorf(sandbox.Internal, err, "what a former server left could not be listed")
+	}
+	found := map[string]engine.Handle{}
+	for _, h := range handles {
+		if h.Stateful && h.SandboxID != "" {
+			found[h.SandboxID] = h
+		}
+	}
+	states := make([]service.SandboxState, len(known))
+	for i, s := range known {
+		b := &box{spec: s, running: map[*execution]bool{}}
+		if s.Mode == sandbox.Stateful {
+			h, ok := found[s.ID]
+			if s.Started {
+				n.adopt(ctx, b, h, ok)
+			}
+		}
+		n.mu.Lock()
+		n.boxes[s.ID] = b
+		n.mu.Unlock()
+		states[i] = b.state()
+	}
+	n.sweep(ctx)
+	close(n.recovered)
+	return states, nil
+}
+
+// adopt takes a stateful sandbox's living machine over, or says that it is lost.
+func (n *Node) adopt(ctx context.Context, b *box, h engine.Handle, found bool) {
+	b.lost = true
+	if !found {
+		return
+	}
+	m, err := n.engine.Recover(ctx, h)
+	if err != nil {
+		n.log.Warn("a stateful sandbox's machine did not live on", "sandbox", b.spec.ID, "error", err)
+		return
+	}
+	n.mu.Lock()
+	n.machines[h.ID] = true
+	n.mu.Unlock()
+	b.machine, b.isolation, b.lost = m, m.Isolation(), false
+	if img, err := n.images.Ensure(ctx, b.spec.Image, nil); err == nil {
+		b.image = img
+	}
+	go n.watch(b, m)
+}
+
+// sweep removes what carries our mark and has no owner.
+func (n *Node) sweep(ctx context.Context) {
+	handles, err := n.engine.List(ctx)
+	if err != nil {
+		n.log.Error("sweep", "error", err)
+		return
+	}
+	var work sync.WaitGroup
+	turn := make(chan struct{}, 8)
+	for _, h := range handles {
+		n.mu.Lock()
+		owned := n.machines[h.ID]
+		n.mu.Unlock()
+		if owned {
+			continue
+		}
+		work.Add(1)
+		turn <- struct{}{}
+		go func() {
+			defer func() { <-turn; work.Done() }()
+			if err := n.engine.Remove(ctx, h); err != nil {
+				n.log.Error("what a former server left can't be removed", "machine", h.ID, "error", err)
+			}
+		}()
+	}
+	work.Wait()
+}
+
+func (n *Node) sweepEvery(ctx context.Context, every time.Duration) {
+	select {
+	case <-n.recovered:
+	case <-ctx.Done():
+		return
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			n.sweep(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,2 @@
+(sleep 0.01; exit 3) &
+wait $!

@@ -1,0 +1,3 @@
+set -euo pipefail
+printf '%s\n' pear apple fig >fruit
+grep -q banana fruit | cat
