@@ -18,8 +18,9 @@ import (
 )
 
 // What a client may take its time with.
+var headerTime = 10 * time.Second // shorter in a test
+
 const (
-	headerTime     = 10 * time.Second
 	bodyTime       = 60 * time.Second
 	answerTime     = 120 * time.Second
 	idleTime       = 120 * time.Second
