@@ -131,7 +131,7 @@ func TestImageCarries(t *testing.T) {
 		{"UTC", `readlink -f /etc/localtime; date +%Z`, "/usr/share/zoneinfo/Etc/UTC\nUTC"},
 		{"no set-id files", `find / -xdev -perm /6000 | wc -l`, "0"},
 		{"no host ids", `find / -xdev \( -nouser -o -nogroup \) | wc -l`, "0"},
-		{"copyright stays, bulk goes", `test -s /usr/share/doc/bash/copyright && ls /usr/share/man /usr/share/locale 2>/dev/null | wc -l`, "0"},
+		{"copyright stays, bulk goes", `test -s /usr/share/doc/bash/copyright && find /usr/share/man /usr/share/locale -type f | wc -l`, "0"},
 		{"awk", `awk 'BEGIN{print 6*7}'; readlink /etc/alternatives/awk`, "42\n/usr/bin/mawk"},
 		{"alternatives are registered", `update-alternatives --query awk | grep ^Value`, "Value: /usr/bin/mawk"},
 		{"loader cache", `/sbin/ldconfig -p | grep -c 'libc\.so\.6 '`, "1"},
@@ -149,17 +149,13 @@ func TestImageCarries(t *testing.T) {
 		{"python's modules", `python3 -c 'import ssl,sqlite3,ctypes,hashlib,lzma,bz2,zlib,uuid,asyncio,curses,readline,decimal,venv,zoneinfo
 print(len(ssl.create_default_context().get_ca_certs())>100, zoneinfo.ZoneInfo("Europe/Berlin"))'`, "True Europe/Berlin"},
 		{"bytecode is used", `python3 -v -c 'import asyncio' 2>&1 | grep -c 'wrote'`, "0"},
-		{"bytecode is there for all", `find /usr/lib/python3.1* -name '*.pyc' | wc -l | awk '{print ($1>500)}'`, "True"},
-		{"nothing of the making", `ls -A /tmp /run/lock /var/log/*.log /var/cache/ldconfig | grep -v -e ^$ -e :`, ""},
+		{"bytecode is there for all", `find /usr/lib/python3.1* -name '*.pyc' | wc -l | awk '{print ($1>500)}'`, "1"},
+		{"nothing of the making", `ls -A /tmp /run/lock /var/log/*.log /var/cache/ldconfig 2>/dev/null | grep -v -e ^$ -e :`, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := inImage(t, img, tc.script+"; exit 0")
-			want := tc.want
-			if want == "True" {
-				want = "1"
-			}
-			if strings.TrimSpace(got) != want || err != nil {
-				t.Errorf("%s\n gave %q (%v)\n want %q", tc.script, got, err, want)
+			if strings.TrimSpace(got) != tc.want || err != nil {
+				t.Errorf("%s\n gave %q (%v)\n want %q", tc.script, got, err, tc.want)
 			}
 		})
 	}
