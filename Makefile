@@ -43,7 +43,7 @@ test: tools build lint ## everything: all tests, end-to-end ones and other kerne
 # Each package named here runs as one static binary in guests of Linux 6.1 and 6.12 with cgroup v2. The container
 # engine's suite joins by its folder; what it needs beside its binary is told by KERNEL_FLAGS.
 KERNEL_PACKAGES := $(wildcard internal/engine/container internal/cell internal/host)
-KERNEL_FLAGS :=
+KERNEL_FLAGS := --image "deb:trixie?include=python3"
 KERNEL_ARGS :=
 test-kernels: tools $(AGENT) ## the kernel-near tests under Linux 6.1 and 6.12 with cgroup v2, in QEMU
 	@dir="$$(mktemp -d)"; trap 'rm -r "$$dir"' EXIT; \

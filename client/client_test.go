@@ -73,7 +73,9 @@ func TestErrorsKeepCodeDetailsAndRequestID(t *testing.T) {
 }
 
 func TestAnAnswerOfAnotherServerIsAnError(t *testing.T) {
-	c := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Error(w, "<h1>Bad Gateway</h1>", 502) })
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "<h1>Bad Gateway</h1>", http.StatusBadGateway)
+	})
 	if err := c.Delete(t.Context(), "sb_1"); sandbox.CodeOf(err) != sandbox.Internal || !strings.Contains(err.Error(), "Bad Gateway") {
 		t.Errorf("error %v", err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -77,6 +78,7 @@ type bench struct {
 
 func (b bench) run(ctx context.Context, at connection) (rows []measure, err error) {
 	c, err := at.open()
+	dataDir := cmp.Or(at.dataDir, os.Getenv("OUTPOST_DATA_DIR"), client.DefaultDataDir)
 	if err != nil {
 		if at.url != "" || os.Getenv("OUTPOST_URL") != "" {
 			return nil, err
@@ -94,10 +96,11 @@ func (b bench) run(ctx context.Context, at connection) (rows []measure, err erro
 				err = stopErr
 			}
 		}()
-		c = s.Client
+		c, dataDir = s.Client, dir
 	}
 	fmt.Fprintf(b.log, "bench: %s, %d runs each\n", c.Address(), b.runs)
-	if err := waitForImage(ctx, c, b.log); err != nil {
+	ref, err := waitForImage(ctx, c, b.log)
+	if err != nil {
 		return nil, err
 	}
 	for _, p := range paces {
@@ -105,24 +108,32 @@ func (b bench) run(ctx context.Context, at connection) (rows []measure, err erro
 		if err != nil {
 			return nil, err
 		}
+		if bare, err := b.bare(ctx, dataDir, ref, p); err != nil {
+			fmt.Fprintln(b.log, "bench:", err)
+		} else {
+			for i := range more {
+				more[i].OverBare = pointer(more[i].P50 / bare.P50)
+			}
+			more = append([]measure{bare}, more...)
+		}
 		rows = append(rows, more...)
 	}
 	return rows, nil
 }
 
-// waitForImage makes one sandbox, so that no measure holds an image's making.
-func waitForImage(ctx context.Context, c *client.Client, log io.Writer) error {
+// waitForImage makes one sandbox, so that no measure holds an image's making, and tells its image.
+func waitForImage(ctx context.Context, c *client.Client, log io.Writer) (ref string, err error) {
 	for {
 		s, err := c.Create(ctx, sandbox.CreateRequest{Language: pointer("python")})
 		if err == nil {
-			return c.Delete(ctx, s.ID)
+			return s.Image, c.Delete(ctx, s.ID)
 		}
 		if sandbox.CodeOf(err) != sandbox.ImagePreparing {
-			return err
+			return "", err
 		}
 		fmt.Fprintln(log, "bench:", inWords(err))
 		if err := pause(ctx, time.Second); err != nil {
-			return err
+			return "", err
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 func clientCommands() []*cobra.Command {
 	return []*cobra.Command{
 		runCommand(), execCommand(), createCommand(), lsCommand(), rmCommand(), tokenCommand(), keyCommand(),
-		imageCommand(), demoCommand(), doctorCommand(), benchCommand(),
+		imageCommand(), demoCommand(), doctorCommand(), benchCommand(), bareCommand(),
 	}
 }
 

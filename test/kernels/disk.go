@@ -69,7 +69,7 @@ type file struct{ from, to string }
 // makeDisk writes the guest's root file system as an ext4 image.
 func makeDisk(ctx context.Context, dir string, p plan.Plan, files []file, tools []string) (string, error) {
 	root := filepath.Join(dir, "root")
-	for _, d := range []string{"dev", "proc", "sys", "tmp", "run", "etc", "root", testDir, testDir + "/tmp"} {
+	for _, d := range []string{"dev", "proc", "sys", "tmp", "run", "etc", "root", "var/tmp", testDir, testDir + "/tmp"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			return "", err
 		}

@@ -28,7 +28,7 @@ type options struct {
 	kernels, tests, files, tools, modules, env several
 	memoryMB, cpus                             int
 	timeout                                    time.Duration
-	events, expect                             string
+	events, expect, image                      string
 	args                                       []string
 }
 
@@ -50,6 +50,7 @@ func main() {
 	flag.IntVar(&o.cpus, "cpus", 2, "the guest's CPUs")
 	flag.DurationVar(&o.timeout, "timeout", 10*time.Minute, "limit for each kernel, boot included")
 	flag.StringVar(&o.events, "json", "", "a file for the tests' events in the form of go test -json")
+	flag.StringVar(&o.image, "image", "", "an image whose layers the guest gets, such as deb:trixie?include=python3; "+layersVariable+" names them there")
 	flag.StringVar(&o.expect, "expect", "", "a file of events of go test -json on the host: the same tests must end in the same way")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: go run ./test/kernels [flags] --test BINARY [-- arguments of the tests]")
@@ -130,6 +131,13 @@ func runKernel(ctx context.Context, c *cache, version string, o options, out, ev
 	p, files, err := o.plan()
 	if err != nil {
 		return false, err
+	}
+	if o.image != "" {
+		more, variable, err := layers(ctx, o.image, out)
+		if err != nil {
+			return false, err
+		}
+		files, p.Env = append(files, more...), append(p.Env, variable)
 	}
 	disk, err := makeDisk(ctx, dir, p, files, append(o.tools, "mkfs.ext4"))
 	if err != nil {
