@@ -24,6 +24,7 @@ const (
 // Start implements engine.Engine.
 func (e *Engine) Start(ctx context.Context, spec engine.MachineSpec) (engine.Machine, error) {
 	m := newMachine(e, spec)
+	go e.groups.Warm()
 	var undo host.Undo
 	defer undo.Run()
 	for _, step := range []func(context.Context, *host.Undo) error{m.claim, m.makeGroups, m.makeDisk, m.startAgent, m.furnish, m.parkFirst} {
