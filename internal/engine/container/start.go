@@ -29,7 +29,6 @@ func (e *Engine) Start(ctx context.Context, spec engine.MachineSpec) (engine.Mac
 	m := newMachine(e, spec)
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	go e.groups.Warm()
 	var undo host.Undo
 	defer undo.Run()
 	for _, step := range []func(context.Context, *host.Undo) error{m.claim, m.makeGroups, m.makeDisk, m.startAgent, m.furnish, m.parkFirst} {
@@ -67,7 +66,11 @@ func (m *machine) makeGroups(ctx context.Context, undo *host.Undo) error {
 	if err := k.MakeCgroup(m.group.Child("agent"), false, host.CgroupLimits{MemoryBytes: agentMemory, Pids: agentPids}); err != nil {
 		return err
 	}
-	return k.MakeCgroup(m.programs(), true, m.e.limits(m.spec.Limits))
+	if err := k.MakeCgroup(m.programs(), true, m.e.limits(m.spec.Limits)); err != nil {
+		return err
+	}
+	go m.e.groups.Warm() // not earlier: it would hold up the making of groups
+	return nil
 }
 
 func (m *machine) programs() host.Cgroup { return m.group.Child("programs") }
