@@ -462,3 +462,24 @@ func (h *Hierarchies) Kind() string {
 	}
 	return "v1"
 }
+
+// Warm begins what makes the first move into a control group after a quiet moment slow: the kernel waits for an RCU grace
+// period, 8 to 16 ms, and moves within the next 12 ms are spared it. Putting a process where it already is starts that
+// wait while the caller does other work. Source: cgroup_threadgroup_rwsem in kernel/cgroup/cgroup.c.
+func (h *Hierarchies) Warm() {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		root := h.unified
+		if len(f) == 3 && f[1] != "" {
+			root = h.v1[f[1]]
+		}
+		if len(f) == 3 && root != "" {
+			_ = os.WriteFile(filepath.Join(root, f[2], "cgroup.procs"), []byte("0"), 0)
+			return
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,14 +29,41 @@ const (
 // grace is how long the answer waits for a killed program to be gone: it may hang in the kernel.
 const grace = 200 * time.Millisecond
 
+const (
+	prepareLimit = time.Minute      // to take the files in and start
+	collectLimit = 30 * time.Second // to give the files out
+)
+
 // execution is one program that runs.
 type execution struct {
 	place engine.Exec
 	done  chan struct{} // closed when it has answered
 
 	mu      sync.Mutex
+	timer   *time.Timer // of the phase it is in: an agent that hangs may not hold an answer back
+	phases  []time.Time // when each began: preparing, running, collecting
 	why     ending
 	stopped chan struct{} // closed when why was set
+}
+
+// phase gives the next part of the exec its time.
+func (x *execution) phase(d time.Duration, after ending) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.timer != nil {
+		x.timer.Stop()
+	}
+	x.timer = time.AfterFunc(d, func() { x.end(after) })
+	x.phases = append(x.phases, time.Now())
+}
+
+// times are how long it was prepared and ran; what never began took no time.
+func (x *execution) times() (prepared, ran time.Duration) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.timer.Stop()
+	p := append(slices.Clone(x.phases), time.Now(), time.Now())
+	return p[1].Sub(p[0]), p[2].Sub(p[1])
 }
 
 // end kills the program; the first reason counts.
@@ -160,16 +188,13 @@ type answer struct {
 func (x *execution) run(b *box, e service.ExecSpec, out service.Streams, began time.Time) (service.ExecOutcome, error) {
 	o := service.ExecOutcome{Start: "cold", Isolation: x.place.Isolation()}
 	o.Isolation.Requested = nil
-	var started, exited time.Time
-	var deadline *time.Timer
+	before := time.Since(began)
+	x.phase(prepareLimit, endLost)
 	output := newTap(out)
 	feed := agent.Feed{
 		Stdin: e.Stdin, Stdout: output.stdout(), Stderr: output.stderr(),
-		Started: func() {
-			started = time.Now()
-			deadline = time.AfterFunc(time.Duration(e.Limits.TimeoutMS)*time.Millisecond, func() { x.end(endDeadline) })
-		},
-		Exited: func() { exited = time.Now(); deadline.Stop() },
+		Started: func() { x.phase(time.Duration(e.Limits.TimeoutMS)*time.Millisecond, endDeadline) },
+		Exited:  func() { x.phase(collectLimit, endLost) },
 	}
 	for _, f := range e.Files {
 		feed.Files = append(feed.Files, agent.File(f))
@@ -181,18 +206,18 @@ func (x *execution) run(b *box, e service.ExecSpec, out service.Streams, began t
 	}()
 	a, answered := x.await(got)
 	output.close()
+	prepared, ran := x.times()
 	if x.ended() == endLost {
-		return o, sandbox.Errorf(sandbox.Lost, nil, "the server stopped while the program ran: try again")
+		return o, sandbox.Errorf(sandbox.Lost, nil, "the server stopped, or lost the machine, while the program ran: try again")
 	}
 	if answered && a.err != nil && x.ended() == endNone {
 		return o, a.err
 	}
 	if !answered || a.err != nil { // killed, and nothing more to be heard of it
-		started, exited = began, time.Now()
 		a.exit = agent.Exit{Code: 137, Signal: int(unix.SIGKILL), StdoutBytes: output.counts[0], StderrBytes: output.counts[1]}
 	}
 	x.conclude(&o, a)
-	o.Timings.PrepareMS, o.Timings.RunMS = ms(started.Sub(began)), ms(exited.Sub(started))
+	o.Timings.PrepareMS, o.Timings.RunMS = ms(before+prepared), ms(ran)
 	o.DurationMS = ms(time.Since(began))
 	return o, nil
 }

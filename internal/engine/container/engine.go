@@ -23,6 +23,7 @@ var agentBinary []byte // made by `make build` from cmd/outpost-agent
 // Engine is the container engine of one installation.
 type Engine struct {
 	kernel *host.Kernel
+	groups *host.Hierarchies
 	root   host.Cgroup // of the installation
 	dir    string      // DATA/run, one folder a machine
 	disks  string      // DATA/disks
@@ -54,7 +55,7 @@ func Open(o Options) (*Engine, error) {
 	if o.Registry == "" {
 		o.Registry = "/run/outpost/ids"
 	}
-	e := &Engine{kernel: o.Kernel, root: groups.Group("outpost-" + o.Installation),
+	e := &Engine{kernel: o.Kernel, groups: groups, root: groups.Group("outpost-" + o.Installation),
 		dir: filepath.Join(o.DataDir, "run"), disks: filepath.Join(o.DataDir, "disks"), broken: o.Break}
 	e.images = imageMounts{kernel: o.Kernel, dir: filepath.Join(o.DataDir, "mounts")}
 	for _, d := range []string{e.dir, e.disks} {

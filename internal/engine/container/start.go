@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,11 +20,16 @@ import (
 const (
 	agentMemory = 128 << 20 // the agent holds a request of up to 12 MiB while it is decoded
 	agentPids   = 256       // its threads
+	startLimit  = 30 * time.Second
+	parkLimit   = 10 * time.Second
 )
 
 // Start implements engine.Engine.
 func (e *Engine) Start(ctx context.Context, spec engine.MachineSpec) (engine.Machine, error) {
 	m := newMachine(e, spec)
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	go e.groups.Warm()
 	var undo host.Undo
 	defer undo.Run()
 	for _, step := range []func(context.Context, *host.Undo) error{m.claim, m.makeGroups, m.makeDisk, m.startAgent, m.furnish, m.parkFirst} {
