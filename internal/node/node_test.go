@@ -61,6 +61,8 @@ func newInstall(t *testing.T) *install {
 	return &install{t: t, images: images, dir: dir}
 }
 
+func (i *install) id() string { return "test" + i.dir[len(i.dir)-6:] }
+
 // open is a daemon's start.
 func (i *install) open() *node.Node {
 	i.t.Helper()
@@ -68,7 +70,7 @@ func (i *install) open() *node.Node {
 		i.engine.Close()
 	}
 	var err error
-	i.engine, err = container.Open(container.Options{Kernel: host.New(), DataDir: i.dir, Installation: "test" + i.dir[len(i.dir)-6:]})
+	i.engine, err = container.Open(container.Options{Kernel: host.New(), DataDir: i.dir, Installation: i.id()})
 	if err != nil {
 		i.t.Fatal(err)
 	}
