@@ -96,6 +96,7 @@ type record struct {
 	SandboxID string
 	Stateful  bool
 	Slot      int // of host ids
+	Base      int // the first of them
 	Spec      engine.MachineSpec
 }
 

@@ -46,14 +46,14 @@ func (m *machine) claim(_ context.Context, undo *host.Undo) error {
 	if err != nil {
 		return err
 	}
-	m.slot = slot
+	m.slot, m.base = slot, m.e.ranges.Base(slot)
 	undo.Add(func() { m.e.ranges.Free(slot) })
 	dir := m.e.machineDir(m.spec.ID)
 	if err := m.e.kernel.MakeDir(dir); err != nil {
 		return err
 	}
 	undo.Add(func() { m.e.kernel.Undo(func() { _ = removeDir(dir) }) })
-	return m.e.writeRecord(m.spec.ID, record{SandboxID: m.spec.SandboxID, Stateful: m.spec.Stateful, Slot: slot, Spec: m.spec})
+	return m.e.writeRecord(m.spec.ID, record{SandboxID: m.spec.SandboxID, Stateful: m.spec.Stateful, Slot: slot, Base: m.base, Spec: m.spec})
 }
 
 // makeGroups: the agent is a sibling of what limits the programs, so that it is never starved with them.
@@ -118,13 +118,12 @@ func (m *machine) makeDisk(ctx context.Context, undo *host.Undo) error {
 		return err
 	}
 	undo.Add(func() { m.disk.Close() })
-	base := m.e.ranges.Base(m.slot)
 	for _, name := range []string{"upper", "work"} {
 		if err := os.Mkdir(filepath.Join(at, name), 0o755); err != nil && !os.IsExist(err) {
 			return err
 		}
 	}
-	return os.Chown(filepath.Join(at, "upper"), base, base)
+	return os.Chown(filepath.Join(at, "upper"), m.base, m.base)
 }
 
 // startAgent starts the machine's first process. It waits for its setup.
@@ -145,7 +144,7 @@ func (m *machine) startAgent(_ context.Context, undo *host.Undo) error {
 	}
 	defer input.Close()
 	pid, err := m.e.kernel.StartAgent(host.AgentProcess{
-		Exe: m.e.agent, Files: []*os.File{input, log, log, listener}, BaseID: m.e.ranges.Base(m.slot), IDs: cell.Ids,
+		Exe: m.e.agent, Files: []*os.File{input, log, log, listener}, BaseID: m.base, IDs: cell.Ids,
 	})
 	if err != nil {
 		return err
