@@ -98,9 +98,9 @@ func (m *machine) makeDisk(ctx context.Context, undo *host.Undo) error {
 	if err := m.e.maker.Make(ctx, path, m.spec.Limits.DiskMB, m.spec.Stateful); err != nil {
 		return err
 	}
-	var options []string
+	options := []string{"noinit_itable"}
 	if !m.spec.Stateful {
-		options = []string{"barrier=0", "noload"}
+		options = append(options, "barrier=0", "noload")
 	}
 	tree, err := k.MountExt4(path, options...)
 	if err != nil {
