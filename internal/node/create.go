@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"outpost.run/outpost/internal/engine"
@@ -25,6 +26,19 @@ var languages = map[string]language{
 
 // Create implements service.Runtime.
 func (n *Node) Create(ctx context.Context, s service.SandboxSpec) (service.SandboxState, error) {
+	done, err := n.begin()
+	if err != nil {
+		return service.SandboxState{}, err
+	}
+	defer done()
+	state, err := n.create(ctx, s)
+	if err != nil && n.ctx.Err() != nil {
+		err = stopping()
+	}
+	return state, err
+}
+
+func (n *Node) create(ctx context.Context, s service.SandboxSpec) (service.SandboxState, error) {
 	img, err := n.image(ctx, s.Image, s.CreateWait)
 	if err != nil {
 		return service.SandboxState{}, err
@@ -43,7 +57,7 @@ func (n *Node) Create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 	n.mu.Unlock()
 	if closed {
 		n.endNow(m)
-		return service.SandboxState{}, sandbox.Errorf(sandbox.Lost, nil, "the server is stopping: try again in a moment")
+		return service.SandboxState{}, stopping()
 	}
 	if s.Mode == sandbox.Stateful {
 		go n.watch(b, m)
@@ -56,7 +70,7 @@ func (n *Node) image(ctx context.Context, ref string, wait time.Duration) (image
 	if wait <= 0 {
 		wait = time.Minute
 	}
-	limited, cancel := context.WithTimeout(ctx, wait)
+	limited, cancel := n.bounded(ctx, wait)
 	defer cancel()
 	img, err := n.images.Ensure(limited, ref, nil)
 	if err != nil && errors.Is(limited.Err(), context.DeadlineExceeded) && ctx.Err() == nil {
@@ -71,20 +85,46 @@ func (n *Node) image(ctx context.Context, ref string, wait time.Duration) (image
 	return img, err
 }
 
+// imageOf is the sandbox's image; after a restart it is first looked for.
+func (n *Node) imageOf(ctx context.Context, b *box) (image.Image, error) {
+	b.mu.Lock()
+	img := b.image
+	b.mu.Unlock()
+	if len(img.Layers) > 0 {
+		return img, nil
+	}
+	img, err := n.image(ctx, b.spec.Image, b.spec.CreateWait)
+	if err == nil {
+		b.mu.Lock()
+		b.image = img
+		b.mu.Unlock()
+	}
+	return img, err
+}
+
+// startTime is how long the making of a machine may take.
+const startTime = time.Minute
+
 // start makes a machine of the sandbox.
 func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits) (engine.Machine, error) {
+	img, err := n.imageOf(ctx, b)
+	if err != nil {
+		return nil, err
+	}
 	id, err := n.own()
 	if err != nil {
 		return nil, err
 	}
 	spec := engine.MachineSpec{
-		ID: id, SandboxID: b.spec.ID, Stateful: b.spec.Mode == sandbox.Stateful, Layers: b.image.Layers, Limits: limits,
+		ID: id, SandboxID: b.spec.ID, Stateful: b.spec.Mode == sandbox.Stateful, Layers: img.Layers, Limits: limits,
 		Security: b.spec.Security, WorkingDir: b.spec.WorkingDir, Env: environment(b, nil),
 	}
 	if l, ok := languages[b.spec.Language]; ok {
 		spec.Program = l.interpreter[0]
 	}
-	m, err := n.engine.Start(ctx, spec)
+	limited, cancel := n.bounded(ctx, startTime)
+	defer cancel()
+	m, err := n.engine.Start(limited, spec)
 	if err != nil {
 		n.disown(id)
 		return nil, err
@@ -94,15 +134,20 @@ func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits) (engine
 
 // environment is what the image, the sandbox and the exec set, in this order.
 func environment(b *box, exec [][2]string) [][2]string {
-	var env [][2]string
-	env = append(env, b.image.Config.Env...)
+	b.mu.Lock()
+	env := slices.Clone(b.image.Config.Env)
+	b.mu.Unlock()
 	env = append(env, b.spec.Env...)
 	return append(env, exec...)
 }
 
-// watch notes that a stateful sandbox's machine has died by itself.
+// watch notes that a stateful sandbox's machine has died by itself. After Close it is the next daemon's.
 func (n *Node) watch(b *box, m engine.Machine) {
-	<-m.Dead()
+	select {
+	case <-m.Dead():
+	case <-n.ctx.Done():
+		return
+	}
 	b.mu.Lock()
 	mine := b.machine == m && !b.gone
 	if mine {
@@ -117,6 +162,9 @@ func (n *Node) watch(b *box, m engine.Machine) {
 
 // Delete implements service.Runtime.
 func (n *Node) Delete(_ context.Context, id string) error {
+	if done, err := n.begin(); err == nil { // a closed node deletes, too
+		defer done()
+	}
 	n.mu.Lock()
 	b, ok := n.boxes[id]
 	delete(n.boxes, id)
@@ -134,14 +182,19 @@ func (n *Node) Delete(_ context.Context, id string) error {
 		waiting = append(waiting, x)
 	}
 	b.mu.Unlock()
+	patience, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
 	for _, x := range waiting { // so that each answers with its output before its machine goes
 		select {
 		case <-x.done:
-		case <-time.After(2 * time.Second):
+		case <-patience.Done():
 		}
 	}
-	if m != nil {
-		n.endNow(m)
+	if m == nil {
+		return nil
+	}
+	if err := n.remove(m); err != nil {
+		return sandbox.Errorf(sandbox.Internal, err, "not everything of the sandbox could be removed: it is tried again every minute")
 	}
 	return nil
 }

@@ -23,19 +23,63 @@ const (
 	endDeadline
 	endCancelled
 	endLost
+	endStuck
 )
 
 // grace is how long the answer waits for a killed program to be gone: it may hang in the kernel.
 const grace = 200 * time.Millisecond
+
+// agentTime is how long an agent may take for what it does itself: to park a process, to take files in, to collect them.
+// A program can make its agent's work long, but not endless. A variable for the tests.
+var agentTime = 30 * time.Second
 
 // execution is one program that runs.
 type execution struct {
 	place engine.Exec
 	done  chan struct{} // closed when it has answered
 
-	mu      sync.Mutex
-	why     ending
-	stopped chan struct{} // closed when why was set
+	mu              sync.Mutex
+	why             ending
+	stopped         chan struct{} // closed when why was set
+	started, exited time.Time     // of the program; zero: not yet
+	alarm           *time.Timer   // ends what takes too long
+}
+
+// within lets the phase that begins now end as why after limit.
+func (x *execution) within(limit time.Duration, why ending) {
+	if x.alarm != nil {
+		x.alarm.Stop()
+	}
+	x.alarm = time.AfterFunc(limit, func() { x.end(why) })
+}
+
+func (x *execution) starts(limit time.Duration) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.started = time.Now()
+	x.within(limit, endDeadline)
+}
+
+func (x *execution) exits() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.exited = time.Now()
+	x.within(agentTime, endStuck)
+}
+
+// times are when the program started and exited; for one of which that was not told, now.
+func (x *execution) times() (started, exited time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.alarm.Stop()
+	started, exited = x.started, x.exited
+	if exited.IsZero() {
+		exited = time.Now()
+	}
+	if started.IsZero() {
+		started = exited
+	}
+	return started, exited
 }
 
 // end kills the program; the first reason counts.
@@ -63,25 +107,26 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	if err != nil {
 		return service.ExecOutcome{}, err
 	}
-	m, err := n.machineFor(ctx, b, e)
+	done, err := n.begin()
 	if err != nil {
 		return service.ExecOutcome{}, err
+	}
+	defer done()
+	m, err := n.machineFor(ctx, b, e)
+	if err != nil {
+		return n.notBegun(ctx, b, err)
 	}
 	if b.spec.Mode == sandbox.Ephemeral {
 		defer n.end(m)
 	}
-	user := e.User
-	if user == "" {
-		user = b.spec.Security.User
-	}
-	place, err := m.Park(ctx, engine.ExecSpec{ID: e.ID, User: user, Limits: e.Limits})
+	place, err := n.park(ctx, b, m, e)
 	if err != nil {
-		return service.ExecOutcome{}, err
+		return n.notBegun(ctx, b, err)
 	}
 	defer place.Close()
 	x := &execution{place: place, done: make(chan struct{}), stopped: make(chan struct{})}
 	defer close(x.done)
-	if err := b.admit(x); err != nil {
+	if err := n.admit(b, x); err != nil {
 		return service.ExecOutcome{}, err
 	}
 	defer b.dismiss(x)
@@ -89,11 +134,42 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	return x.run(b, e, out, began)
 }
 
-func (b *box) admit(x *execution) error {
+func (n *Node) park(ctx context.Context, b *box, m engine.Machine, e service.ExecSpec) (engine.Exec, error) {
+	user := e.User
+	if user == "" {
+		user = b.spec.Security.User
+	}
+	ctx, cancel := n.bounded(ctx, agentTime)
+	defer cancel()
+	return m.Park(ctx, engine.ExecSpec{ID: e.ID, User: user, Limits: e.Limits})
+}
+
+// notBegun is the answer of an exec that came to nothing with err: where it was cut off, by whom.
+func (n *Node) notBegun(ctx context.Context, b *box, err error) (service.ExecOutcome, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.gone {
+	switch {
+	case b.gone:
+		err = notFound()
+	case n.ctx.Err() != nil:
+		err = stopping()
+	case ctx.Err() != nil:
+		return service.ExecOutcome{Reason: sandbox.Cancelled, ExitCode: 137, Signal: "SIGKILL", Start: "cold"}, nil
+	}
+	return service.ExecOutcome{}, err
+}
+
+// admit notes a program that is about to run, so that Delete and Close end it; theirs is the word if they came first.
+func (n *Node) admit(b *box, x *execution) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case b.gone:
 		return notFound()
+	case n.closed:
+		return stopping()
 	}
 	b.running[x] = true
 	return nil
@@ -125,15 +201,6 @@ func (n *Node) machineFor(ctx context.Context, b *box, e service.ExecSpec) (engi
 		}
 		n.end(m)
 	}
-	if len(b.image.Layers) == 0 { // known from before a restart
-		img, err := n.image(ctx, b.spec.Image, b.spec.CreateWait)
-		if err != nil {
-			return nil, err
-		}
-		b.mu.Lock()
-		b.image = img
-		b.mu.Unlock()
-	}
 	return n.start(ctx, b, e.Limits)
 }
 
@@ -160,20 +227,17 @@ type answer struct {
 func (x *execution) run(b *box, e service.ExecSpec, out service.Streams, began time.Time) (service.ExecOutcome, error) {
 	o := service.ExecOutcome{Start: "cold", Isolation: x.place.Isolation()}
 	o.Isolation.Requested = nil
-	var started, exited time.Time
-	var deadline *time.Timer
 	output := newTap(out)
 	feed := agent.Feed{
 		Stdin: e.Stdin, Stdout: output.stdout(), Stderr: output.stderr(),
-		Started: func() {
-			started = time.Now()
-			deadline = time.AfterFunc(time.Duration(e.Limits.TimeoutMS)*time.Millisecond, func() { x.end(endDeadline) })
-		},
-		Exited: func() { exited = time.Now(); deadline.Stop() },
+		Started: func() { x.starts(time.Duration(e.Limits.TimeoutMS) * time.Millisecond) }, Exited: x.exits,
 	}
 	for _, f := range e.Files {
 		feed.Files = append(feed.Files, agent.File(f))
 	}
+	x.mu.Lock()
+	x.within(agentTime, endStuck)
+	x.mu.Unlock()
 	got := make(chan answer, 1)
 	go func() {
 		exit, files, err := x.place.Run(program(b, e), feed)
@@ -181,14 +245,17 @@ func (x *execution) run(b *box, e service.ExecSpec, out service.Streams, began t
 	}()
 	a, answered := x.await(got)
 	output.close()
-	if x.ended() == endLost {
+	started, exited := x.times()
+	switch x.ended() {
+	case endLost:
 		return o, sandbox.Errorf(sandbox.Lost, nil, "the server stopped while the program ran: try again")
+	case endStuck:
+		return o, sandbox.Errorf(sandbox.Lost, nil, "the machine did not answer in %s: try again", agentTime)
 	}
 	if answered && a.err != nil && x.ended() == endNone {
 		return o, a.err
 	}
 	if !answered || a.err != nil { // killed, and nothing more to be heard of it
-		started, exited = began, time.Now()
 		a.exit = agent.Exit{Code: 137, Signal: int(unix.SIGKILL), StdoutBytes: output.counts[0], StderrBytes: output.counts[1]}
 	}
 	x.conclude(&o, a)

@@ -27,8 +27,9 @@ type Node struct {
 	engine engine.Engine
 	images Images
 	log    *slog.Logger
-	stop   context.CancelFunc // of the sweep
-	ending sync.WaitGroup     // machines that are being removed
+	ctx    context.Context // ends with Close
+	stop   context.CancelFunc
+	ending sync.WaitGroup // calls under way and machines that are being removed
 
 	mu        sync.Mutex
 	boxes     map[string]*box
@@ -53,9 +54,8 @@ type box struct {
 // New makes a node; Sync must be called before anything else.
 func New(e engine.Engine, images Images, log *slog.Logger) *Node {
 	n := &Node{engine: e, images: images, log: log, boxes: map[string]*box{}, machines: map[string]bool{}, recovered: make(chan struct{})}
-	ctx, stop := context.WithCancel(context.Background())
-	n.stop = stop
-	go n.sweepEvery(ctx, time.Minute)
+	n.ctx, n.stop = context.WithCancel(context.Background())
+	go n.sweepEvery(time.Minute)
 	return n
 }
 
@@ -75,12 +75,34 @@ func notFound() error {
 	return sandbox.Errorf(sandbox.NotFound, nil, "no such sandbox")
 }
 
+func stopping() error {
+	return sandbox.Errorf(sandbox.Lost, nil, "the server is stopping: try again in a moment")
+}
+
+// begin counts a call that uses machines; Close waits for it.
+func (n *Node) begin() (done func(), err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, stopping()
+	}
+	n.ending.Add(1)
+	return n.ending.Done, nil
+}
+
+// bounded ends with ctx, after limit, and with Close.
+func (n *Node) bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	stop := context.AfterFunc(n.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
 // own makes a machine id and keeps the sweep off it.
 func (n *Node) own() (string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
-		return "", sandbox.Errorf(sandbox.Lost, nil, "the server is stopping: try again in a moment")
+		return "", stopping()
 	}
 	b := make([]byte, 6)
 	_, _ = rand.Read(b)
@@ -105,15 +127,19 @@ func (n *Node) end(m engine.Machine) {
 }
 
 func (n *Node) endNow(m engine.Machine) {
-	if err := m.Stop(context.Background()); err != nil {
+	if err := n.remove(m); err != nil {
 		n.log.Error("a machine could not be removed; the sweep tries again", "machine", m.Handle().ID, "error", err)
 	}
-	n.disown(m.Handle().ID)
+}
+
+// remove ends a machine; what can't be removed is the sweep's.
+func (n *Node) remove(m engine.Machine) error {
+	defer n.disown(m.Handle().ID)
+	return m.Stop(context.Background())
 }
 
 // Close implements service.Runtime.
 func (n *Node) Close(ctx context.Context, stopAll bool) error {
-	n.stop()
 	n.mu.Lock()
 	n.closed = true
 	boxes := make([]*box, 0, len(n.boxes))
@@ -121,6 +147,7 @@ func (n *Node) Close(ctx context.Context, stopAll bool) error {
 		boxes = append(boxes, b)
 	}
 	n.mu.Unlock()
+	n.stop()
 	for _, b := range boxes {
 		b.mu.Lock()
 		for x := range b.running {
@@ -139,6 +166,6 @@ func (n *Node) Close(ctx context.Context, stopAll bool) error {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return sandbox.Errorf(sandbox.Internal, ctx.Err(), "machines are still being removed")
 	}
 }

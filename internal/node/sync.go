@@ -47,7 +47,9 @@ func (n *Node) adopt(ctx context.Context, b *box, h engine.Handle, found bool) {
 	if !found {
 		return
 	}
-	m, err := n.engine.Recover(ctx, h)
+	limited, cancel := context.WithTimeout(ctx, agentTime) // one that hangs must not hold the server's start up
+	defer cancel()
+	m, err := n.engine.Recover(limited, h)
 	if err != nil {
 		n.log.Warn("a stateful sandbox's machine did not live on", "sandbox", b.spec.ID, "error", err)
 		return
@@ -90,10 +92,10 @@ func (n *Node) sweep(ctx context.Context) {
 	work.Wait()
 }
 
-func (n *Node) sweepEvery(ctx context.Context, every time.Duration) {
+func (n *Node) sweepEvery(every time.Duration) {
 	select {
 	case <-n.recovered:
-	case <-ctx.Done():
+	case <-n.ctx.Done():
 		return
 	}
 	tick := time.NewTicker(every)
@@ -101,8 +103,8 @@ func (n *Node) sweepEvery(ctx context.Context, every time.Duration) {
 	for {
 		select {
 		case <-tick.C:
-			n.sweep(ctx)
-		case <-ctx.Done():
+			n.sweep(n.ctx)
+		case <-n.ctx.Done():
 			return
 		}
 	}

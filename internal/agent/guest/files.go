@@ -31,9 +31,10 @@ func open(name string, flags int, mode uint32) (*os.File, error) {
 		return nil, err
 	}
 	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC, Mode: uint64(mode), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	for {
+	for try := 0; ; try++ {
 		fd, err := unix.Openat2(root, name, &how)
-		if err == unix.EINTR || err == unix.EAGAIN { // EAGAIN: something was renamed on the way
+		// EAGAIN: something was renamed on the way, or a program holds a lease on the file, for as long as it likes.
+		if err == unix.EINTR || err == unix.EAGAIN && try < 100 {
 			continue
 		}
 		if err != nil {

@@ -1,0 +1,161 @@
+package runtimepipe
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/sandbox"
+)
+
+// Client is a service.Runtime at the other end of a stream.
+type Client struct {
+	line *line
+	mu   sync.Mutex
+	last uint64
+	open map[uint64]chan message // calls under way; nil when the stream has ended
+}
+
+var _ service.Runtime = (*Client)(nil)
+
+// New makes the runtime that Serve has at the other end of conn.
+func New(conn io.ReadWriteCloser) *Client {
+	c := &Client{line: newLine(conn), open: map[uint64]chan message{}}
+	go c.listen()
+	return c
+}
+
+// Hangup ends the stream: calls under way end as Lost here and are cancelled over there.
+func (c *Client) Hangup() error { return c.line.conn.Close() }
+
+// listen hands what comes to the calls. None is held up by another: a call has at most a piece of each stream and its
+// answer under way, for which its channel has room.
+func (c *Client) listen() {
+	defer c.line.conn.Close()
+	for {
+		m, err := c.line.receive()
+		c.mu.Lock()
+		if err != nil {
+			for _, call := range c.open {
+				close(call)
+			}
+			c.open = nil
+			c.mu.Unlock()
+			return
+		}
+		call := c.open[m.Call]
+		c.mu.Unlock()
+		select {
+		case call <- m:
+		default: // nobody waits for it, or the other side sends more than it may
+		}
+	}
+}
+
+// call makes one call and waits for its answer, also when ctx ends: what was cancelled still says how it ended.
+func (c *Client) call(ctx context.Context, q request, out service.Streams) (answer, error) {
+	id, messages := c.begin()
+	if messages == nil {
+		return answer{}, lost()
+	}
+	defer c.end(id)
+	if err := c.line.send(message{Call: id, Request: &q}); err != nil {
+		return answer{}, lost()
+	}
+	defer context.AfterFunc(ctx, func() { _ = c.line.send(message{Call: id, Cancel: true}) })()
+	for m := range messages {
+		switch {
+		case m.Output != nil:
+			w := out.Stdout
+			if m.Output.Stream == 2 {
+				w = out.Stderr
+			}
+			failed := w == nil
+			if !failed {
+				_, err := w.Write(m.Output.Bytes)
+				failed = err != nil
+			}
+			_ = c.line.send(message{Call: id, Taken: &taken{m.Output.Stream, failed}})
+		case m.Answer != nil:
+			if m.Answer.Error != nil {
+				return *m.Answer, m.Answer.Error
+			}
+			return *m.Answer, nil
+		}
+	}
+	return answer{}, lost()
+}
+
+func (c *Client) begin() (uint64, chan message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open == nil {
+		return 0, nil
+	}
+	c.last++
+	messages := make(chan message, 4)
+	c.open[c.last] = messages
+	return c.last, messages
+}
+
+func (c *Client) end(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.open, id)
+}
+
+func lost() error {
+	return sandbox.Errorf(sandbox.Lost, nil, "the runtime is gone: try again in a moment")
+}
+
+// Sync implements service.Runtime.
+func (c *Client) Sync(ctx context.Context, known []service.SandboxSpec) ([]service.SandboxState, error) {
+	a, err := c.call(ctx, request{Method: "sync", Known: known}, service.Streams{})
+	return a.States, err
+}
+
+// Create implements service.Runtime.
+func (c *Client) Create(ctx context.Context, s service.SandboxSpec) (service.SandboxState, error) {
+	return c.state(ctx, request{Method: "create", Sandbox: &s})
+}
+
+// Inspect implements service.Runtime.
+func (c *Client) Inspect(ctx context.Context, id string) (service.SandboxState, error) {
+	return c.state(ctx, request{Method: "inspect", ID: id})
+}
+
+func (c *Client) state(ctx context.Context, q request) (service.SandboxState, error) {
+	a, err := c.call(ctx, q, service.Streams{})
+	if err == nil && len(a.States) != 1 {
+		err = sandbox.Errorf(sandbox.Internal, nil, "the runtime answered %s with %d states", q.Method, len(a.States))
+	}
+	if err != nil {
+		return service.SandboxState{}, err
+	}
+	return a.States[0], nil
+}
+
+// Exec implements service.Runtime.
+func (c *Client) Exec(ctx context.Context, id string, e service.ExecSpec, out service.Streams) (service.ExecOutcome, error) {
+	a, err := c.call(ctx, request{Method: "exec", ID: id, Exec: &e}, out)
+	if err == nil && a.Outcome == nil {
+		err = sandbox.Errorf(sandbox.Internal, nil, "the runtime answered exec with no outcome")
+	}
+	if err != nil {
+		return service.ExecOutcome{}, err
+	}
+	return *a.Outcome, nil
+}
+
+// Delete implements service.Runtime.
+func (c *Client) Delete(ctx context.Context, id string) error {
+	_, err := c.call(ctx, request{Method: "delete", ID: id}, service.Streams{})
+	return err
+}
+
+// Close implements service.Runtime.
+func (c *Client) Close(ctx context.Context, stopAll bool) error {
+	_, err := c.call(ctx, request{Method: "close", StopAll: stopAll}, service.Streams{})
+	return err
+}
