@@ -184,7 +184,7 @@ func (s *server) discard(t *testing.T) {
 	if err := s.terminate(); err != nil {
 		t.Errorf("the last stop: %v", err)
 	}
-	if left := s.held(t); len(left) > 0 {
+	if left := append(s.held(t), s.groups(t)...); len(left) > 0 {
 		t.Errorf("left on the host: %v", left)
 		return
 	}

@@ -46,6 +46,12 @@ func TestSIGTERMLetsExecsEndThatAreQuickEnough(t *testing.T) {
 	if a := <-got; a.err != nil || strings.TrimSpace(a.result.Stdout) != "by itself" {
 		t.Errorf("an exec with time to end answered %+v, %v", a.result, a.err)
 	}
+	if err := s.start(); err != nil { // also a sandbox in which nothing runs is adopted
+		t.Fatal(err)
+	}
+	if out := clean(t, s.python(t, made.ID, "print('adopted')")); out != "adopted" {
+		t.Error(out)
+	}
 }
 
 func TestSIGTERMEndsExecsThatOutlastTheDrainAsLost(t *testing.T) {
