@@ -225,6 +225,18 @@ func (g Cgroup) Remove() error {
 	return failed
 }
 
+// RemoveEmpty removes the group where nothing is in it or below it, and leaves it otherwise.
+func (g Cgroup) RemoveEmpty() error {
+	var failed error
+	for _, root := range g.h.roots() {
+		err := unix.Rmdir(filepath.Join(root, g.path))
+		if err != nil && err != unix.ENOENT && err != unix.EBUSY && err != unix.ENOTEMPTY && failed == nil {
+			failed = step("remove cgroup", err)
+		}
+	}
+	return failed
+}
+
 func removeTree(dir string) error {
 	err := unix.Rmdir(dir)
 	if err == nil || err == unix.ENOENT {

@@ -46,6 +46,12 @@ func TestSIGTERMLetsExecsEndThatAreQuickEnough(t *testing.T) {
 	if a := <-got; a.err != nil || strings.TrimSpace(a.result.Stdout) != "by itself" {
 		t.Errorf("an exec with time to end answered %+v, %v", a.result, a.err)
 	}
+	if err := s.start(); err != nil { // also a sandbox in which nothing runs is adopted
+		t.Fatal(err)
+	}
+	if out := clean(t, s.python(t, made.ID, "print('adopted')")); out != "adopted" {
+		t.Error(out)
+	}
 }
 
 func TestSIGTERMEndsExecsThatOutlastTheDrainAsLost(t *testing.T) {
@@ -129,22 +135,4 @@ end = time.monotonic() + 5
 while os.path.exists("/proc/" + open("pid").read()):
 	if time.monotonic() > end: print("it still runs"); break
 `))
-}
-
-func TestTheCommandLineRunsAProgramAndPassesItsEndThrough(t *testing.T) {
-	leakCheck(t, shared)
-	out, err := shared.command("ls")
-	if err != nil {
-		t.Errorf("ls: %v\n%s", err, out)
-	}
-	made := shared.box(t, stateful())
-	if out, err = shared.command("ls"); err != nil || !strings.Contains(out, made.ID) {
-		t.Errorf("ls does not list %s: %v\n%s", made.ID, err, out)
-	}
-	if out, err = shared.command("rm", made.ID); err != nil {
-		t.Errorf("rm: %v\n%s", err, out)
-	}
-	if _, err := shared.Get(t.Context(), made.ID); sandbox.CodeOf(err) != sandbox.NotFound {
-		t.Errorf("after rm: %v", err)
-	}
 }
