@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	agentMemory = 128 << 20 // the agent holds a request of up to 12 MiB while it is decoded
+	agentMemory = 256 << 20 // 150 KB for each of a thousand execs at once, and a request of up to 12 MiB while it is decoded
 	agentPids   = 256       // its threads
 )
 

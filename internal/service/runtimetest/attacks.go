@@ -68,4 +68,10 @@ time.sleep(600)`})
 		}
 		s.says(id, program{code: "print('lives')"}, "lives")
 	}},
+	{"a pattern that matches without end is refused", func(s *suite) {
+		id := s.create(s.spec(sandbox.Stateful))
+		_, err := s.try(s.t.Context(), id, program{code: "import os\nfor n in range(20): os.symlink('.', f'l{n}')", collect: []string{"*/*/*/*/*/*/*/*"}})
+		s.refused("20 links to where they are, 8 deep", err, sandbox.CollectTooLarge)
+		s.says(id, program{code: "print('lives')", collect: []string{"l*"}}, "lives")
+	}},
 }
