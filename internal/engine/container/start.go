@@ -42,12 +42,18 @@ func (m *machine) claim(_ context.Context, undo *host.Undo) error {
 		return err
 	}
 	m.slot = slot
-	undo.Add(func() { m.e.ranges.Free(slot) })
 	dir := m.e.machineDir(m.spec.ID)
+	undo.Add(func() {
+		m.e.kernel.Undo(func() {
+			if !m.group.Exists() { // else a process of it does not die, and its record and host ids stay for the sweep
+				_ = removeDir(dir)
+				m.e.ranges.Free(slot)
+			}
+		})
+	})
 	if err := m.e.kernel.MakeDir(dir); err != nil {
 		return err
 	}
-	undo.Add(func() { m.e.kernel.Undo(func() { _ = removeDir(dir) }) })
 	return m.e.writeRecord(m.spec.ID, record{SandboxID: m.spec.SandboxID, Stateful: m.spec.Stateful, Slot: slot, Spec: m.spec})
 }
 
@@ -147,7 +153,7 @@ func (m *machine) startAgent(_ context.Context, undo *host.Undo) error {
 	undo.Add(func() {
 		m.e.kernel.Undo(func() {
 			m.process.Kill()
-			<-m.process.Dead()
+			m.awaitEnd()
 		})
 	})
 	// When the host's memory runs out, it is not worth more than the host's own programs.
