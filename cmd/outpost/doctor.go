@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"outpost.run/outpost/client"
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/engine/container"
 )
@@ -30,13 +31,17 @@ type check struct {
 }
 
 func doctorCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, leaks bool
+	var dataDir string
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this host can enforce, what is missing, and what mends it",
 		Long:  "Looks at the host without changing it. Exits 1 if no engine is usable here.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if leaks {
+				return reportLeaks(cmd.Context(), cmd.OutOrStdout(), dataDir, asJSON)
+			}
 			engines := []finding{ofEngine(container.Probe(cmd.Context()))}
 			images := ofImages(cmd.Context())
 			out := cmd.OutOrStdout()
@@ -57,6 +62,8 @@ func doctorCommand() *cobra.Command {
 			return exitError(exitFailed)
 		},
 	}
+	cmd.Flags().BoolVar(&leaks, "leaks", false, "list what carries the mark of --data-dir and belongs to no sandbox; exit 1 if anything")
+	cmd.Flags().StringVar(&dataDir, "data-dir", client.DefaultDataDir, "data directory whose leaks to look for")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	return cmd
 }

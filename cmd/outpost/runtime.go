@@ -77,7 +77,7 @@ func prepareImages(ctx context.Context, images *image.Store, refs []string, log 
 				log.Info("preparing an image", "image", p.Ref, "phase", p.Phase)
 			}
 		})
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			log.Error("a default image could not be prepared; the first request that needs it tries again", "image", ref, "error", err)
 		}
 	}

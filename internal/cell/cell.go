@@ -87,6 +87,7 @@ func startReaper(root string) (int, error) {
 	s.Wait("wait for the id maps", mapped.r)
 	s.Must("prctl(PR_SET_DUMPABLE)", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
 	s.Must("setsid", unix.SYS_SETSID)
+	s.Must("prctl(PR_SET_NAME)", unix.SYS_PRCTL, unix.PR_SET_NAME, s.String("init")) // as ps shows it to programs
 	at := s.String(root)
 	mount := func(source, target, fstype string, flags uintptr, must bool) {
 		add := s.May

@@ -63,11 +63,14 @@ func claimFile(registry string, n int) string {
 	return filepath.Join(registry, fmt.Sprintf("block-%02d", n))
 }
 
-// abandoned: the installation that claimed a block is no longer at its data directory.
+// abandoned: the data directory of the installation that claimed a block is gone, or another's.
 func abandoned(claim string) bool {
 	id, dir, _ := strings.Cut(claim, " ")
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return true
+	}
 	b, err := os.ReadFile(filepath.Join(dir, "installation"))
-	return err != nil || strings.TrimSpace(string(b)) != id
+	return err == nil && strings.TrimSpace(string(b)) != id
 }
 
 // Take gives a range that no machine has.

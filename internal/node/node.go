@@ -165,6 +165,9 @@ func (n *Node) Close(ctx context.Context, stopAll bool) error {
 	go func() { n.ending.Wait(); close(done) }()
 	select {
 	case <-done:
+		if e, ok := n.engine.(interface{ Close() }); ok {
+			e.Close()
+		}
 		return nil
 	case <-ctx.Done():
 		return sandbox.Errorf(sandbox.Internal, ctx.Err(), "machines are still being removed")

@@ -79,7 +79,7 @@ func (s *Service) Start(ctx context.Context) error {
 		before := r.Status
 		if specs[i].Started && i < len(states) {
 			r.Status = states[i].Status
-			if states[i].Status == sandbox.Running {
+			if states[i].Isolation.Engine != "" { // an ephemeral sandbox has no machine to read it from until its next exec
 				r.Isolation = states[i].Isolation
 			}
 		}

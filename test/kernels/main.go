@@ -51,7 +51,7 @@ func main() {
 	flag.DurationVar(&o.timeout, "timeout", 10*time.Minute, "limit for each kernel, boot included")
 	flag.StringVar(&o.events, "json", "", "a file for the tests' events in the form of go test -json")
 	flag.StringVar(&o.image, "image", "", "an image whose layers the guest gets, such as deb:trixie?include=python3; "+layersVariable+" names them there")
-	flag.StringVar(&o.expect, "expect", "", "a file of events of go test -json on the host: the same tests must end in the same way")
+	flag.StringVar(&o.expect, "expect", "", "a file of events of go test -json on the host: its tests must end here in the same way")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: go run ./test/kernels [flags] --test BINARY [-- arguments of the tests]")
 		flag.PrintDefaults()
@@ -165,6 +165,9 @@ func runKernel(ctx context.Context, c *cache, version string, o options, out, ev
 			return false, err
 		}
 		r.failed = append(r.failed, differences...)
+		if len(differences) == 0 {
+			fmt.Fprintln(out, "kernels: the same tests as on the host, with the same ends")
+		}
 	}
 	for _, f := range r.failed {
 		fmt.Fprintln(out, "kernels:", f)
@@ -195,7 +198,7 @@ func (o options) plan() (plan.Plan, []file, error) {
 		name := strings.TrimSuffix(filepath.Base(t), ".test")
 		to := testDir + "/bin/" + filepath.Base(t)
 		files = append(files, file{t, to})
-		p.Runs = append(p.Runs, plan.Run{Name: name, Argv: append([]string{to, "-test.v=test2json"}, o.args...), Dir: testDir})
+		p.Runs = append(p.Runs, plan.Run{Name: name, Argv: append([]string{to, "-test.v=test2json", "-test.timeout=" + (o.timeout * 9 / 10).String()}, o.args...), Dir: testDir})
 	}
 	for _, f := range o.files {
 		from, to, ok := strings.Cut(f, ":")

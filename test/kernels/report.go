@@ -31,7 +31,9 @@ type report struct {
 func (r *report) line(text string) {
 	marked, ok := strings.CutPrefix(text, plan.Mark)
 	if !ok {
-		fmt.Fprintln(r.echo, strings.ReplaceAll(text, test2jsonMark, ""))
+		if shown := strings.ReplaceAll(text, test2jsonMark, ""); !strings.HasPrefix(shown, "=== ") {
+			fmt.Fprintln(r.echo, shown)
+		}
 		if r.binary != nil {
 			fmt.Fprintln(r.binary, text)
 		}
@@ -43,7 +45,7 @@ func (r *report) line(text string) {
 		r.kernel = rest
 		fmt.Fprintf(r.echo, "kernels: Linux %s is up after %.1f s\n", rest, time.Since(r.started).Seconds())
 	case plan.Begin:
-		r.note(nil)
+		fmt.Fprintf(r.echo, "kernels: tests of %s\n", rest)
 		r.binary, r.err = startTest2JSON(rest, r.events)
 	case plan.End:
 		code, name, _ := strings.Cut(rest, " ")
@@ -93,44 +95,63 @@ func (t *test2json) Close() error {
 }
 
 // result is how one test ended.
-type result struct{ Package, Test, Action string }
+type result struct {
+	Package, Test, Action string
+	reason                string // of a skip: the last line that the test itself wrote
+}
 
 // results reads events and gives the end of each test, in the order in which they ended.
 func results(events io.Reader) ([]result, error) {
 	var all []result
+	said := map[string]string{}
 	for d := json.NewDecoder(events); ; {
-		var e result
+		var e struct{ Package, Test, Action, Output string }
 		if err := d.Decode(&e); err == io.EOF {
 			return all, nil
 		} else if err != nil {
 			return nil, fmt.Errorf("events of the tests: %w", err)
 		}
-		if e.Test != "" && (e.Action == "pass" || e.Action == "fail" || e.Action == "skip") {
-			all = append(all, e)
+		key := e.Package + " " + e.Test
+		switch text := strings.TrimSpace(e.Output); {
+		case e.Test == "":
+		case e.Action == "output" && text != "" && !strings.HasPrefix(text, "=== ") && !strings.HasPrefix(text, "--- "):
+			said[key] = text
+		case e.Action == "pass" || e.Action == "fail" || e.Action == "skip":
+			r := result{Package: e.Package, Test: e.Test, Action: e.Action}
+			if e.Action == "skip" {
+				r.reason = said[key]
+			}
+			all = append(all, r)
 		}
 	}
 }
 
-// compare says how the tests differ from those that ran elsewhere, by name and by how they ended: a line each.
+// compare says how the tests differ from those of the same packages that ran on the host, by name and by how they
+// ended: a line each. What the host skipped may run here.
 func compare(here, there []result) []string {
-	ends := func(all []result) map[string]string {
-		m := map[string]string{}
-		for _, e := range all {
-			m[path.Base(e.Package)+"/"+e.Test] = e.Action
-		}
-		return m
+	packages, host := map[string]bool{}, map[string]string{}
+	for _, e := range there {
+		packages[path.Base(e.Package)] = true
+		host[e.name()] = e.Action
 	}
-	a, b := ends(here), ends(there)
+	if len(there) == 0 {
+		return []string{"no test ran on the host"}
+	}
 	var lines []string
-	for name, end := range a {
-		if other, ok := b[name]; !ok {
-			lines = append(lines, name+": "+end+" here, not run on the host")
-		} else if other != end {
-			lines = append(lines, name+": "+end+" here, "+other+" on the host")
+	ran := map[string]bool{}
+	for _, e := range here {
+		name := e.name()
+		ran[name] = true
+		switch other, ok := host[name]; {
+		case !packages[path.Base(e.Package)] || skipped(host, name) && e.Action == "pass":
+		case !ok:
+			lines = append(lines, name+": "+e.Action+" here, not run on the host")
+		case other != e.Action:
+			lines = append(lines, name+": "+e.Action+" here, "+other+" on the host")
 		}
 	}
-	for name, end := range b {
-		if _, ok := a[name]; !ok {
+	for name, end := range host {
+		if !ran[name] {
 			lines = append(lines, name+": not run here, "+end+" on the host")
 		}
 	}
@@ -138,12 +159,34 @@ func compare(here, there []result) []string {
 	return lines
 }
 
-// list prints each test and how it ended, and the sum; it answers how many failed.
+// skipped says whether a test, or one that it is part of, was skipped.
+func skipped(ends map[string]string, name string) bool {
+	for {
+		if ends[name] == "skip" {
+			return true
+		}
+		i := strings.LastIndexByte(name, '/')
+		if i < 0 {
+			return false
+		}
+		name = name[:i]
+	}
+}
+
+func (r result) name() string { return path.Base(r.Package) + "/" + r.Test }
+
+// list prints what failed, what was skipped and why, and the sum; it answers how many failed. What passed was shown as
+// it went by.
 func list(w io.Writer, kernel string, all []result) int {
 	n := map[string]int{}
 	for _, e := range all {
 		n[e.Action]++
-		fmt.Fprintf(w, "%s  %s/%s\n", strings.ToUpper(e.Action), e.Package, e.Test)
+		switch e.Action {
+		case "fail":
+			fmt.Fprintf(w, "FAIL  %s\n", e.name())
+		case "skip":
+			fmt.Fprintf(w, "SKIP  %s: %s\n", e.name(), e.reason)
+		}
 	}
 	fmt.Fprintf(w, "Linux %s: %d passed, %d failed, %d skipped\n", kernel, n["pass"], n["fail"], n["skip"])
 	return n["fail"]

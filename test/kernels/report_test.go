@@ -38,7 +38,7 @@ func TestReportTellsHowEachTestEnded(t *testing.T) {
 	if n := list(&out, r.kernel, all); n != 1 {
 		t.Errorf("list counts %d failures, want 1", n)
 	}
-	if want := "PASS  engine/TestA\nFAIL  engine/TestB\nSKIP  engine/TestC\nLinux 6.1.0-test: 1 passed, 1 failed, 1 skipped\n"; out.String() != want {
+	if want := "FAIL  engine/TestB\nSKIP  engine/TestC: c_test.go:9: no such thing here\nLinux 6.1.0-test: 1 passed, 1 failed, 1 skipped\n"; out.String() != want {
 		t.Errorf("list = %q, want %q", out.String(), want)
 	}
 	if want := []string{"engine: exit status 1"}; !slices.Equal(r.failed, want) {
@@ -47,10 +47,23 @@ func TestReportTellsHowEachTestEnded(t *testing.T) {
 }
 
 func TestCompareNamesWhatDiffersFromTheHost(t *testing.T) {
-	here := []result{{"engine", "TestA", "pass"}, {"engine", "TestB", "skip"}, {"engine", "TestD", "pass"}}
-	there := []result{{"outpost.run/outpost/engine", "TestA", "pass"}, {"outpost.run/outpost/engine", "TestB", "pass"}, {"outpost.run/outpost/engine", "TestC", "pass"}}
+	run := func(pkg string, ends ...string) (all []result) {
+		for _, e := range ends {
+			name, end, _ := strings.Cut(e, " ")
+			all = append(all, result{Package: pkg, Test: name, Action: end})
+		}
+		return all
+	}
+	here := append(run("engine", "TestA pass", "TestB skip", "TestD pass", "TestE/1 pass", "TestE pass"), run("guest", "TestA pass")...)
+	there := run("outpost.run/outpost/engine", "TestA pass", "TestB pass", "TestC pass", "TestE skip")
 	want := "engine/TestB: skip here, pass on the host\nengine/TestC: not run here, pass on the host\nengine/TestD: pass here, not run on the host"
 	if got := strings.Join(compare(here, there), "\n"); got != want {
 		t.Errorf("compare:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestCompareIsNotContentWithNothing(t *testing.T) {
+	if got := compare([]result{{Package: "engine", Test: "TestA", Action: "pass"}}, nil); len(got) == 0 {
+		t.Error("no test on the host, and nobody said so")
 	}
 }

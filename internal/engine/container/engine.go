@@ -3,16 +3,13 @@
 package container
 
 import (
+	"context"
 	_ "embed"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-
-	"context"
-	"fmt"
 
 	"outpost.run/outpost/internal/disk"
 	"outpost.run/outpost/internal/engine"
@@ -26,6 +23,7 @@ var agentBinary []byte // made by `make build` from cmd/outpost-agent
 // Engine is the container engine of one installation.
 type Engine struct {
 	kernel *host.Kernel
+	groups *host.Hierarchies
 	root   host.Cgroup // of the installation
 	dir    string      // DATA/run, one folder a machine
 	disks  string      // DATA/disks
@@ -60,13 +58,16 @@ func Open(o Options) (*Engine, error) {
 	if o.Registry == "" {
 		o.Registry = "/run/outpost/ids"
 	}
-	e := &Engine{kernel: o.Kernel, root: groups.Group("outpost-" + o.Installation),
+	e := &Engine{kernel: o.Kernel, groups: groups, root: groups.Group("outpost-" + o.Installation),
 		dir: filepath.Join(o.DataDir, "run"), disks: filepath.Join(o.DataDir, "disks"), broken: o.Break}
-	e.images.kernel = o.Kernel
+	e.images = imageMounts{kernel: o.Kernel, dir: filepath.Join(o.DataDir, "mounts")}
 	for _, d := range []string{e.dir, e.disks} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, err
 		}
+	}
+	if err := e.images.open(); err != nil {
+		return nil, err
 	}
 	if e.maker, err = disk.NewMaker(filepath.Join(o.DataDir, "templates")); err != nil {
 		return nil, err
@@ -90,7 +91,7 @@ func Open(o Options) (*Engine, error) {
 func (e *Engine) Close() {
 	e.images.close()
 	e.agent.Close()
-	_ = e.root.Remove() // stays where machines are in it
+	_ = e.root.RemoveEmpty() // stays where machines are in it
 }
 
 // record is what a machine's name can't tell; it is written before the host is touched.
@@ -98,6 +99,7 @@ type record struct {
 	SandboxID string
 	Stateful  bool
 	Slot      int // of host ids
+	Base      int // the first of them
 	Spec      engine.MachineSpec
 }
 
@@ -203,39 +205,6 @@ func removeDir(dir string) error {
 		}
 	}
 	return os.Remove(dir)
-}
-
-// imageMounts are the image layers mounted in the daemon's namespace, each once, for as long as it lives.
-type imageMounts struct {
-	kernel *host.Kernel
-	mu     sync.Mutex
-	trees  map[string]*os.File
-}
-
-func (m *imageMounts) tree(layer string) (*os.File, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if t, ok := m.trees[layer]; ok {
-		return t, nil
-	}
-	t, err := m.kernel.MountImage(layer)
-	if err != nil {
-		return nil, fmt.Errorf("mount image layer: %w", err)
-	}
-	if m.trees == nil {
-		m.trees = map[string]*os.File{}
-	}
-	m.trees[layer] = t
-	return t, nil
-}
-
-func (m *imageMounts) close() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, t := range m.trees {
-		t.Close()
-	}
-	m.trees = nil
 }
 
 var _ engine.Engine = (*Engine)(nil)

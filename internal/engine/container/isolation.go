@@ -27,10 +27,9 @@ var protections = []struct {
 	{"uts_namespace", always, func(p *place, s *seen) bool { return s.apart("uts") }},
 	{"cgroup_namespace", always, func(p *place, s *seen) bool { return s.apart("cgroup") }},
 	{"host_ids", always, func(p *place, s *seen) bool {
-		base := p.m.e.ranges.Base(p.m.slot)
 		ids := strings.Fields(s.status["Uid"] + " " + s.status["Gid"])
 		for _, id := range ids {
-			if n, err := strconv.Atoi(id); err != nil || n < base || n >= base+disk.RangeSize-1 {
+			if n, err := strconv.Atoi(id); err != nil || n < p.m.base || n >= p.m.base+disk.RangeSize-1 {
 				return false
 			}
 		}

@@ -24,7 +24,8 @@ type machine struct {
 	e         *Engine
 	spec      engine.MachineSpec
 	group     host.Cgroup
-	slot      int
+	slot      int // of host ids
+	base      int // the first of them
 	process   *host.Process
 	disk      *os.File // its file system, to shut it down; nil after a recovery
 	line      *os.File // see lifeline
@@ -107,7 +108,7 @@ func (e *Engine) Recover(ctx context.Context, h engine.Handle) (engine.Machine, 
 		return nil, sandbox.Errorf(sandbox.Lost, err, "the machine was lost")
 	}
 	m := newMachine(e, r.Spec)
-	m.slot = r.Slot
+	m.slot, m.base = r.Slot, r.Base
 	first := agentOf(m.group.Child("agent").Processes())
 	if first == 0 {
 		return nil, sandbox.Errorf(sandbox.Lost, nil, "the machine was lost")

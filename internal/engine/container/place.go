@@ -33,6 +33,8 @@ type place struct {
 
 // park makes the group and lets the agent put a process in it.
 func (m *machine) park(ctx context.Context, x engine.ExecSpec) (*place, error) {
+	ctx, cancel := context.WithTimeout(ctx, parkLimit)
+	defer cancel()
 	p := &place{m: m, id: x.ID, user: x.User, limits: x.Limits, group: m.programs().Child(x.ID)}
 	var undo host.Undo
 	defer undo.Run()

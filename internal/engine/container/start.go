@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,11 +20,15 @@ import (
 const (
 	agentMemory = 256 << 20 // 150 KB for each of a thousand execs at once, and a request of up to 12 MiB while it is decoded
 	agentPids   = 256       // its threads
+	startLimit  = 30 * time.Second
+	parkLimit   = 10 * time.Second
 )
 
 // Start implements engine.Engine.
 func (e *Engine) Start(ctx context.Context, spec engine.MachineSpec) (engine.Machine, error) {
 	m := newMachine(e, spec)
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
 	var undo host.Undo
 	defer undo.Run()
 	for _, step := range []func(context.Context, *host.Undo) error{m.claim, m.makeGroups, m.makeDisk, m.startAgent, m.furnish, m.parkFirst} {
@@ -41,7 +46,7 @@ func (m *machine) claim(_ context.Context, undo *host.Undo) error {
 	if err != nil {
 		return err
 	}
-	m.slot = slot
+	m.slot, m.base = slot, m.e.ranges.Base(slot)
 	dir := m.e.machineDir(m.spec.ID)
 	undo.Add(func() {
 		m.e.kernel.Undo(func() {
@@ -54,7 +59,7 @@ func (m *machine) claim(_ context.Context, undo *host.Undo) error {
 	if err := m.e.kernel.MakeDir(dir); err != nil {
 		return err
 	}
-	return m.e.writeRecord(m.spec.ID, record{SandboxID: m.spec.SandboxID, Stateful: m.spec.Stateful, Slot: slot, Spec: m.spec})
+	return m.e.writeRecord(m.spec.ID, record{SandboxID: m.spec.SandboxID, Stateful: m.spec.Stateful, Slot: slot, Base: m.base, Spec: m.spec})
 }
 
 // makeGroups: the agent is a sibling of what limits the programs, so that it is never starved with them.
@@ -67,7 +72,11 @@ func (m *machine) makeGroups(ctx context.Context, undo *host.Undo) error {
 	if err := k.MakeCgroup(m.group.Child("agent"), false, host.CgroupLimits{MemoryBytes: agentMemory, Pids: agentPids}); err != nil {
 		return err
 	}
-	return k.MakeCgroup(m.programs(), true, m.e.limits(m.spec.Limits))
+	if err := k.MakeCgroup(m.programs(), true, m.e.limits(m.spec.Limits)); err != nil {
+		return err
+	}
+	go m.e.groups.Warm() // not earlier: it would hold up the making of groups
+	return nil
 }
 
 func (m *machine) programs() host.Cgroup { return m.group.Child("programs") }
@@ -95,9 +104,9 @@ func (m *machine) makeDisk(ctx context.Context, undo *host.Undo) error {
 	if err := m.e.maker.Make(ctx, path, m.spec.Limits.DiskMB, m.spec.Stateful); err != nil {
 		return err
 	}
-	var options []string
+	options := []string{"noinit_itable"}
 	if !m.spec.Stateful {
-		options = []string{"barrier=0", "noload"}
+		options = append(options, "barrier=0", "noload")
 	}
 	tree, err := k.MountExt4(path, options...)
 	if err != nil {
@@ -115,13 +124,12 @@ func (m *machine) makeDisk(ctx context.Context, undo *host.Undo) error {
 		return err
 	}
 	undo.Add(func() { m.disk.Close() })
-	base := m.e.ranges.Base(m.slot)
 	for _, name := range []string{"upper", "work"} {
 		if err := os.Mkdir(filepath.Join(at, name), 0o755); err != nil && !os.IsExist(err) {
 			return err
 		}
 	}
-	return os.Chown(filepath.Join(at, "upper"), base, base)
+	return os.Chown(filepath.Join(at, "upper"), m.base, m.base)
 }
 
 // startAgent starts the machine's first process. It waits for its setup.
@@ -142,7 +150,7 @@ func (m *machine) startAgent(_ context.Context, undo *host.Undo) error {
 	}
 	defer input.Close()
 	pid, err := m.e.kernel.StartAgent(host.AgentProcess{
-		Exe: m.e.agent, Files: []*os.File{input, log, log, listener}, BaseID: m.e.ranges.Base(m.slot), IDs: cell.Ids,
+		Exe: m.e.agent, Files: []*os.File{input, log, log, listener}, BaseID: m.base, IDs: cell.Ids,
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"outpost.run/outpost/internal/engine/container"
+	"outpost.run/outpost/internal/store/sqlite"
+)
+
+// settling is how long what a server is just making or removing may belong to no sandbox.
+const settling = time.Second
+
+// leak is what a machine has on the host while it belongs to no sandbox.
+type leak struct {
+	Machine   string   `json:"machine"`
+	SandboxID string   `json:"sandbox_id"` // that it was made for; "" where nothing tells
+	Things    []string `json:"things"`
+}
+
+// reportLeaks prints what carries the installation's mark and belongs to no sandbox; found ones are exit status 1.
+func reportLeaks(ctx context.Context, out io.Writer, dataDir string, asJSON bool) error {
+	leaks, err := findLeaks(ctx, dataDir)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		if err := printJSON(out, map[string]any{"leaks": leaks}); err != nil {
+			return err
+		}
+	} else {
+		for _, l := range leaks {
+			fmt.Fprintf(out, "machine %s belongs to no sandbox:\n  %s\n", l.Machine, strings.Join(l.Things, "\n  "))
+		}
+		if len(leaks) == 0 {
+			fmt.Fprintln(out, "nothing leaks: all that carries this installation's mark belongs to a sandbox")
+		} else {
+			fmt.Fprintln(out, "a running server removes these within a minute, and a start of one at once")
+		}
+	}
+	if len(leaks) > 0 {
+		return exitError(exitFailed)
+	}
+	return nil
+}
+
+// findLeaks looks, and where it finds something looks again for a moment: only what stays is a leak.
+func findLeaks(ctx context.Context, dataDir string) ([]leak, error) {
+	id, err := os.ReadFile(filepath.Join(dataDir, "installation"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("no server ever ran on %s: name its data directory by --data-dir", dataDir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	dataDir, err = filepath.Abs(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	left := map[string]leak{}
+	for end := time.Now().Add(settling); ; {
+		now, err := ownerless(ctx, dataDir, strings.TrimSpace(string(id)))
+		if err != nil {
+			return nil, err
+		}
+		if len(left) > 0 { // only what is seen each time
+			maps.DeleteFunc(now, func(machine string, _ leak) bool { _, seen := left[machine]; return !seen })
+		}
+		left = now
+		if len(left) == 0 || time.Now().After(end) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(settling / 20):
+		}
+	}
+	return slices.AppendSeq([]leak{}, maps.Values(left)), nil
+}
+
+// ownerless lists machines whose sandbox is in no record. An execute call has no record: while a server runs, a machine
+// in which a program runs is taken for one's.
+func ownerless(ctx context.Context, dataDir, installation string) (map[string]leak, error) {
+	running, err := serverRuns(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	held, err := container.FindHeld(dataDir, installation)
+	if err != nil {
+		return nil, err
+	}
+	known, err := recorded(ctx, dataDir, running)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]leak{}
+	for _, h := range held {
+		if !known[h.SandboxID] && !(running && h.Busy) {
+			all[h.Machine] = leak{Machine: h.Machine, SandboxID: h.SandboxID, Things: h.Things}
+		}
+	}
+	return all, nil
+}
+
+// recorded are the sandboxes that may have machines: without a server, those that outlive it.
+func recorded(ctx context.Context, dataDir string, running bool) (_ map[string]bool, err error) {
+	store, err := sqlite.Open(ctx, filepath.Join(dataDir, "outpost.db"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	records, err := store.AllSandboxes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]bool{}
+	for _, r := range records {
+		known[r.ID] = running || r.Mode == "stateful"
+	}
+	return known, nil
+}
+
+// serverRuns says whether a server has the data directory.
+func serverRuns(dataDir string) (bool, error) {
+	f, err := os.Open(filepath.Join(dataDir, "lock"))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}

@@ -1,0 +1,84 @@
+package container
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	"outpost.run/outpost/internal/host"
+)
+
+// Held is what one machine has on the host, alive or half made.
+type Held struct {
+	Machine   string   // "" for what no machine can be told of
+	SandboxID string   // "" where its record is gone
+	Things    []string // each named: "cgroup …", "folder …", "disk …", "loop device …", "process …"
+	Busy      bool     // a program runs in it, not the agent alone
+}
+
+// FindHeld lists what carries an installation's mark on this host. It changes nothing and needs no Engine.
+func FindHeld(dataDir, installation string) ([]Held, error) {
+	groups, err := host.FindHierarchies()
+	if err != nil {
+		return nil, err
+	}
+	root := groups.Group("outpost-" + installation)
+	reader := &Engine{dir: filepath.Join(dataDir, "run"), disks: filepath.Join(dataDir, "disks")}
+	found := map[string]*Held{}
+	add := func(id, format string, args ...any) {
+		if !strings.HasPrefix(id, "m_") {
+			return
+		}
+		if found[id] == nil {
+			r, _ := reader.readRecord(id)
+			found[id] = &Held{Machine: id, SandboxID: r.SandboxID}
+		}
+		found[id].Things = append(found[id].Things, fmt.Sprintf(format, args...))
+	}
+	for _, id := range root.Children() {
+		add(id, "cgroup outpost-%s/%s", installation, id)
+		for _, pid := range root.Child(id).Processes() {
+			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+			if err != nil || found[id] == nil { // it ended meanwhile
+				continue
+			}
+			add(id, "process %d", pid)
+			found[id].Busy = found[id].Busy || !strings.HasPrefix(exe, "/memfd:outpost-agent")
+		}
+	}
+	for dir, what := range map[string]string{reader.dir: "folder", reader.disks: "disk"} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !os.IsNotExist(err) {
+			return nil, err
+		}
+		for _, d := range entries {
+			add(strings.TrimSuffix(d.Name(), ".img"), "%s %s", what, filepath.Join(dir, d.Name()))
+		}
+	}
+	for device, file := range loops() {
+		if filepath.Dir(file) == reader.disks {
+			add(strings.TrimSuffix(filepath.Base(file), ".img"), "loop device %s", device)
+		}
+	}
+	all := make([]Held, 0, len(found))
+	for _, h := range found {
+		all = append(all, *h)
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Machine < all[j].Machine })
+	return all, nil
+}
+
+// loops are the loop devices in use with the files behind them. Source: Documentation/ABI/testing/sysfs-block-loop.
+func loops() map[string]string {
+	all := map[string]string{}
+	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, f := range files {
+		if b, err := os.ReadFile(f); err == nil {
+			device := filepath.Base(filepath.Dir(filepath.Dir(f)))
+			all["/dev/"+device] = strings.TrimSuffix(strings.TrimSpace(string(b)), " (deleted)")
+		}
+	}
+	return all
+}

@@ -1,0 +1,96 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"outpost.run/outpost/internal/host"
+)
+
+// imageMounts are the image layers mounted in the daemon's namespace, each once, for as long as it lives. They lie below
+// dir: before Linux 6.15 only a tree that is attached can be cloned for a machine. Source: open_tree(2).
+type imageMounts struct {
+	kernel *host.Kernel
+	dir    string
+	mu     sync.Mutex
+	trees  map[string]imageMount
+}
+
+type imageMount struct {
+	tree *os.File
+	at   string
+}
+
+// open makes the folder and takes away what a former daemon left in it.
+func (m *imageMounts) open() error {
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		return err
+	}
+	left, err := os.ReadDir(m.dir)
+	if err != nil {
+		return err
+	}
+	for _, d := range left {
+		at := filepath.Join(m.dir, d.Name())
+		if mounted(at, m.dir) {
+			if err := m.kernel.Detach(at); err != nil {
+				return err
+			}
+		}
+		if err := os.Remove(at); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// tree gives a layer's mounted tree, which stays the owner's.
+func (m *imageMounts) tree(layer string) (*os.File, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t, ok := m.trees[layer]; ok {
+		return t.tree, nil
+	}
+	t, err := m.attach(layer)
+	if err != nil {
+		return nil, fmt.Errorf("mount image layer: %w", err)
+	}
+	if m.trees == nil {
+		m.trees = map[string]imageMount{}
+	}
+	m.trees[layer] = t
+	return t.tree, nil
+}
+
+func (m *imageMounts) attach(layer string) (mount imageMount, err error) {
+	tree, err := m.kernel.MountImage(layer)
+	if err != nil {
+		return mount, err
+	}
+	at, err := os.MkdirTemp(m.dir, "layer-") // the next daemon may be there before this one has gone
+	if err == nil {
+		if err = m.kernel.Attach(tree, at); err != nil {
+			os.Remove(at)
+		}
+	}
+	if err != nil {
+		tree.Close()
+	}
+	return imageMount{tree, at}, err
+}
+
+// close lets go of the layers; machines that use one keep it.
+func (m *imageMounts) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range m.trees {
+		t.tree.Close()
+		if m.kernel.Detach(t.at) == nil {
+			os.Remove(t.at)
+		}
+	}
+	m.trees = nil
+}

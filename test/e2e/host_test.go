@@ -1,0 +1,69 @@
+package e2e_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// held is all that the server's installation has on the host, found without the server's own code.
+func (s *server) held(t testing.TB) []string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(s.dir, "installation"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark := "outpost-" + strings.TrimSpace(string(b))
+	var all []string
+	for _, depth := range []string{"", "*/"} { // v2, or a hierarchy a controller
+		groups, _ := filepath.Glob("/sys/fs/cgroup/" + depth + mark + "/m_*")
+		all = append(all, groups...)
+	}
+	for _, dir := range []string{"run", "disks"} {
+		entries, err := os.ReadDir(filepath.Join(s.dir, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			all = append(all, filepath.Join(s.dir, dir, e.Name()))
+		}
+	}
+	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, f := range files {
+		if b, _ := os.ReadFile(f); strings.HasPrefix(string(b), filepath.Join(s.dir, "disks")) {
+			all = append(all, f)
+		}
+	}
+	processes, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+	for _, f := range processes {
+		if b, _ := os.ReadFile(f); livesIn(string(b), "/"+mark+"/") {
+			all = append(all, filepath.Dir(f))
+		}
+	}
+	return all
+}
+
+// groups are the control groups of the server's installation itself.
+func (s *server) groups(t testing.TB) (all []string) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(s.dir, "installation"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, depth := range []string{"", "*/"} {
+		found, _ := filepath.Glob("/sys/fs/cgroup/" + depth + "outpost-" + strings.TrimSpace(string(b)))
+		all = append(all, found...)
+	}
+	return all
+}
+
+// livesIn reads /proc/PID/cgroup: who is in a group that is deleted is dead and waits to be reaped.
+func livesIn(groups, path string) bool {
+	for line := range strings.Lines(groups) {
+		if line = strings.TrimSpace(line); strings.Contains(line, path) && !strings.HasSuffix(line, " (deleted)") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,116 @@
+// Package e2e_test proves the contract from outside: through the real binary, by HTTP and by the command line.
+package e2e_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"outpost.run/outpost/internal/image"
+	"outpost.run/outpost/internal/image/imagetest"
+)
+
+var (
+	binary string // bin of the tests' own, with the agent inside
+	work   string // on the file system of the image store, so that images are hard links
+	shared *server
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Geteuid() != 0 {
+		fmt.Println("--- SKIP: all of test/e2e: sandboxes need root here (user namespaces' maps, cgroups, loop devices)")
+		os.Exit(0)
+	}
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	fail := func(what string, err error) int {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", what, err)
+		return 1
+	}
+	if err := prepare(); err != nil {
+		return fail("prepare", err)
+	}
+	defer func() {
+		if err := removeBelow(work); err != nil {
+			fmt.Fprintln(os.Stderr, "left behind:", err)
+		}
+	}()
+	var err error
+	if shared, err = start(filepath.Join(work, "shared"), "--stop-all"); err != nil {
+		return fail("start the server", err)
+	}
+	code := m.Run()
+	if err := shared.terminate(); err != nil {
+		return fail("stop the server", err)
+	}
+	if out, err := shared.leaks(); err != nil {
+		return fail("after the server's end: "+out, err)
+	}
+	return code
+}
+
+// prepare makes the binary, and the images where this machine has none yet.
+func prepare() error {
+	images := imagetest.Dir()
+	if err := os.MkdirAll(images, 0o700); err != nil {
+		return err
+	}
+	var err error
+	if work, err = os.MkdirTemp(filepath.Dir(images), "e2e-"); err != nil {
+		return err
+	}
+	store, err := image.Open(images)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	for _, ref := range []string{imagetest.Bash, imagetest.Python} {
+		if _, err := store.Ensure(context.Background(), ref, nil); err != nil {
+			return fmt.Errorf("image %s: %w", ref, err)
+		}
+	}
+	binary = filepath.Join(work, "outpost")
+	root := filepath.Join("..", "..")
+	agent := filepath.Join(root, "internal", "engine", "container", "agent.bin")
+	if err := build(root, agent+".new", "./cmd/outpost-agent"); err != nil {
+		return err
+	}
+	if err := os.Rename(agent+".new", agent); err != nil {
+		return err
+	}
+	return build(root, binary, "./cmd/outpost")
+}
+
+// readSources looks at every folder of the module while a test runs, which is when go test takes note: so it keeps no
+// result of another binary.
+var readSources = sync.OnceValue(func() error {
+	return filepath.WalkDir(filepath.Join("..", ".."), func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && (d.Name() == ".git" || d.Name() == "bin") {
+			return fs.SkipDir
+		}
+		return err
+	})
+})
+
+func build(root, output, pkg string) error {
+	output, err := filepath.Abs(output)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", output, pkg)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+	}
+	return nil
+}
