@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -51,7 +53,7 @@ func reportLeaks(ctx context.Context, out io.Writer, dataDir string, asJSON bool
 	return nil
 }
 
-// findLeaks looks, and where it finds something looks again a moment later: only what stays is a leak.
+// findLeaks looks, and where it finds something looks again for a moment: only what stays is a leak.
 func findLeaks(ctx context.Context, dataDir string) ([]leak, error) {
 	id, err := os.ReadFile(filepath.Join(dataDir, "installation"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -64,35 +66,31 @@ func findLeaks(ctx context.Context, dataDir string) ([]leak, error) {
 	if err != nil {
 		return nil, err
 	}
-	first, err := ownerless(ctx, dataDir, strings.TrimSpace(string(id)))
-	if err != nil || len(first) == 0 {
-		return []leak{}, err
-	}
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(settling):
-	}
-	second, err := ownerless(ctx, dataDir, strings.TrimSpace(string(id)))
-	if err != nil {
-		return nil, err
-	}
-	seen := map[string]bool{}
-	for _, l := range first {
-		seen[l.Machine] = true
-	}
-	stayed := []leak{}
-	for _, l := range second {
-		if seen[l.Machine] {
-			stayed = append(stayed, l)
+	left := map[string]leak{}
+	for end := time.Now().Add(settling); ; {
+		now, err := ownerless(ctx, dataDir, strings.TrimSpace(string(id)))
+		if err != nil {
+			return nil, err
+		}
+		if len(left) > 0 { // only what is seen each time
+			maps.DeleteFunc(now, func(machine string, _ leak) bool { _, seen := left[machine]; return !seen })
+		}
+		left = now
+		if len(left) == 0 || time.Now().After(end) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(settling / 20):
 		}
 	}
-	return stayed, nil
+	return slices.AppendSeq([]leak{}, maps.Values(left)), nil
 }
 
 // ownerless lists machines whose sandbox is in no record. An execute call has no record: while a server runs, a machine
 // in which a program runs is taken for one's.
-func ownerless(ctx context.Context, dataDir, installation string) ([]leak, error) {
+func ownerless(ctx context.Context, dataDir, installation string) (map[string]leak, error) {
 	running, err := serverRuns(dataDir)
 	if err != nil {
 		return nil, err
@@ -105,10 +103,10 @@ func ownerless(ctx context.Context, dataDir, installation string) ([]leak, error
 	if err != nil {
 		return nil, err
 	}
-	var all []leak
+	all := map[string]leak{}
 	for _, h := range held {
 		if !known[h.SandboxID] && !(running && h.Busy) {
-			all = append(all, leak{Machine: h.Machine, SandboxID: h.SandboxID, Things: h.Things})
+			all[h.Machine] = leak{Machine: h.Machine, SandboxID: h.SandboxID, Things: h.Things}
 		}
 	}
 	return all, nil

@@ -140,6 +140,9 @@ func writeCard(path, address string) error {
 	return writeWhole(path, append(text, '\n'), 0o644)
 }
 
+// lastBreath is how long what a killed server was just starting may hold its lock: a process between fork and exec.
+const lastBreath = 2 * time.Second
+
 // lockDataDir makes the data directory this process's alone.
 func lockDataDir(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -149,10 +152,15 @@ func lockDataDir(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("the data directory can't be used: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("another server runs on %s; stop it, or give this one another --data-dir", dir), f.Close())
+	for end := time.Now().Add(lastBreath); ; time.Sleep(5 * time.Millisecond) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil
+		}
+		if time.Now().After(end) {
+			return nil, errors.Join(fmt.Errorf("another server runs on %s; stop it, or give this one another --data-dir", dir), f.Close())
+		}
 	}
-	return func() { _ = f.Close() }, nil
 }
 
 func newLogger(c config.Log, w io.Writer) *slog.Logger {

@@ -180,6 +180,9 @@ func (c *Conn) output(limit int64, feed Feed) (Exit, error) {
 			if err := json.Unmarshal(b, &e); err != nil {
 				return e, lost(err)
 			}
+			if e.StdoutBytes < got[0] || e.StderrBytes < got[1] || e.Code < 0 || e.Code > 255 || e.Signal < 0 || e.Signal > 64 {
+				return e, lost(fmt.Errorf("%w: exit %+v after %d bytes", ErrFrame, e, got))
+			}
 			return e, nil
 		case KindError:
 			return Exit{}, failure(b)
@@ -203,7 +206,7 @@ func (c *Conn) collect() ([]File, error) {
 			if err := json.Unmarshal(b, &h); err != nil {
 				return nil, lost(err)
 			}
-			if total += h.Size + 256; h.Size < 0 || total > 2*MaxCollect {
+			if total += h.Size + int64(len(h.Path)) + 256; h.Size < 0 || total > 2*MaxCollect {
 				return nil, lost(fmt.Errorf("%w: files of over %d bytes", ErrFrame, MaxCollect))
 			}
 			files = append(files, File{Path: h.Path, Content: make([]byte, 0, h.Size)})

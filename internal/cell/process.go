@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -38,11 +37,15 @@ type Process struct {
 	Stderr *os.File
 	script *host.Script
 	run    pipe
-	pidfd  int
+	pidfd  *os.File
 }
 
 // Kill ends the first process, and never another that came to have its pid.
-func (p *Process) Kill() { _ = unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0) }
+func (p *Process) Kill() {
+	if raw, err := p.pidfd.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+	}
+}
 
 const scriptRoom = 16 << 20 // arguments and environment; only touched pages cost memory
 
@@ -80,12 +83,14 @@ func (c *Cell) Park(conf Confinement) (*Process, error) {
 	if err := <-forked; err != nil {
 		return nil, err
 	}
-	if p.pidfd, err = unix.PidfdOpen(p.Pid, 0); err != nil {
+	pidfd, err := unix.PidfdOpen(p.Pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
 		return nil, err // it waits for a pipe that is closed now, and ends
 	}
+	p.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
 	fds[4].closeWriter()
 	if n, err := readByte(fds[4].r); n != 1 {
-		unix.Close(p.pidfd)
+		p.pidfd.Close()
 		_, _ = unix.Wait4(p.Pid, nil, 0, nil)
 		return nil, fmt.Errorf("the program's first process: %w", errors.Join(s.Failed(), err))
 	}
@@ -224,8 +229,12 @@ type Ended struct {
 
 // Wait returns when the first process is gone. It is called once; Kill may be called until Close.
 func (p *Process) Wait() Ended {
-	runtime.LockOSThread() // wait4 blocks a thread anyway
-	defer runtime.UnlockOSThread()
+	if raw, err := p.pidfd.SyscallConn(); err == nil { // so that a program that runs costs the agent no thread
+		_ = raw.Read(func(fd uintptr) bool {
+			n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			return n == 1
+		})
+	}
 	var status unix.WaitStatus
 	for {
 		_, err := unix.Wait4(p.Pid, &status, 0, nil)
@@ -249,7 +258,7 @@ func (p *Process) Wait() Ended {
 
 // Close gives back what the process, which is gone, was held by; its pipes are the caller's.
 func (p *Process) Close() {
-	unix.Close(p.pidfd)
+	p.pidfd.Close()
 	p.script.Close()
 }
 

@@ -71,16 +71,18 @@ func TestABlankDiskIsSparse(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, journal := range []bool{false, true} {
-		path := filepath.Join(t.TempDir(), "disk.img")
-		if err := m.Make(t.Context(), path, 128, journal); err != nil {
-			t.Fatal(err)
-		}
-		free, err := freeBytes(path)
-		if want := int64(128 << 20); err != nil || free < want || free > want*101/100 {
-			t.Errorf("journal %v: room for %d bytes, want %d (%v)", journal, free, want, err)
-		}
-		if used := blocksOf(t, path); used > 16<<20 || !journal && used > 1<<20 {
-			t.Errorf("journal %v: a blank disk takes %d bytes of the host's", journal, used)
+		for _, size := range []int{1, 16, 512, 10240} {
+			path := filepath.Join(t.TempDir(), "disk.img")
+			if err := m.Make(t.Context(), path, size, journal); err != nil {
+				t.Fatal(err)
+			}
+			free, err := freeBytes(path)
+			if want := int64(size) << 20; err != nil || free < want || free > want+256<<10 {
+				t.Errorf("%d MiB, journal %v: room for %d bytes, want %d (%v)", size, journal, free, want, err)
+			}
+			if used := blocksOf(t, path); used > 1<<20 {
+				t.Errorf("%d MiB, journal %v: a blank disk takes %d bytes of the host's", size, journal, used)
+			}
 		}
 	}
 }

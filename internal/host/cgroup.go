@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -205,102 +204,6 @@ func (g Cgroup) limit(l CgroupLimits) error {
 	return nil
 }
 
-// Limits reads back what the kernel enforces; what is not limited is 0.
-func (g Cgroup) Limits() CgroupLimits {
-	var l CgroupLimits
-	if g.h.V2() {
-		l.MemoryBytes = g.number("memory", "memory.max")
-		l.Pids = int(g.number("pids", "pids.max"))
-		if f := strings.Fields(g.read("cpu", "cpu.max")); len(f) == 2 && f[0] != "max" {
-			quota, _ := strconv.Atoi(f[0])
-			period, _ := strconv.Atoi(f[1])
-			l.CPUMillis = quota * 1000 / max(1, period)
-		}
-		return l
-	}
-	if n := g.number("memory", "memory.limit_in_bytes"); n < 1<<62 {
-		l.MemoryBytes = n
-	}
-	l.Pids = int(g.number("pids", "pids.max"))
-	if quota := g.number("cpu", "cpu.cfs_quota_us"); quota > 0 {
-		l.CPUMillis = int(quota * 1000 / max(1, g.number("cpu", "cpu.cfs_period_us")))
-	}
-	return l
-}
-
-// Join are the files through which a process puts itself into the group: it writes "0" to each. They carry the opener's
-// right to do so, so that a process without any can use them. Source: cgroup_attach_permissions in kernel/cgroup/cgroup.c.
-func (g Cgroup) Join() ([]*os.File, error) {
-	var files []*os.File
-	for _, root := range g.h.roots() {
-		f, err := os.OpenFile(filepath.Join(root, g.path, "cgroup.procs"), os.O_WRONLY, 0)
-		if err != nil {
-			for _, f := range files {
-				f.Close()
-			}
-			return nil, step("open cgroup.procs", err)
-		}
-		files = append(files, f)
-	}
-	return files, nil
-}
-
-// AddProcess moves a process into the group.
-func (k *Kernel) AddProcess(g Cgroup, pid int) error {
-	if err := k.enter("move into cgroup"); err != nil {
-		return err
-	}
-	for _, root := range g.h.roots() {
-		if err := os.WriteFile(filepath.Join(root, g.path, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
-			return step("move into cgroup", err)
-		}
-	}
-	return nil
-}
-
-// Processes are the host's pids in the group, those below it included.
-func (g Cgroup) Processes() []int {
-	seen := map[int]bool{}
-	var pids []int
-	for _, root := range g.h.roots() { // one hierarchy may lag behind another
-		_ = filepath.WalkDir(filepath.Join(root, g.path), func(p string, d os.DirEntry, err error) error {
-			if err != nil || !d.IsDir() {
-				return nil
-			}
-			b, _ := os.ReadFile(filepath.Join(p, "cgroup.procs"))
-			for _, s := range strings.Fields(string(b)) {
-				if pid, err := strconv.Atoi(s); err == nil && pid > 0 && !seen[pid] {
-					seen[pid] = true
-					pids = append(pids, pid)
-				}
-			}
-			return nil
-		})
-	}
-	return pids
-}
-
-// Kill ends every process of the group and below it: in one stroke where there is a v2 tree (5.14), else until none is left.
-func (g Cgroup) Kill() error {
-	if g.h.unified != "" {
-		err := os.WriteFile(filepath.Join(g.h.unified, g.path, "cgroup.kill"), []byte("1"), 0)
-		if err == nil || errors.Is(err, os.ErrNotExist) && !g.Exists() {
-			return nil
-		}
-	}
-	for range 1000 { // a fork bomb may run ahead of one pass, its pids limit ends that
-		pids := g.Processes()
-		if len(pids) == 0 {
-			return nil
-		}
-		for _, pid := range pids {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-		time.Sleep(time.Millisecond)
-	}
-	return fmt.Errorf("processes %v do not die", g.Processes())
-}
-
 // Exists says whether the group is there in any hierarchy.
 func (g Cgroup) Exists() bool {
 	for _, root := range g.h.roots() {
@@ -316,6 +219,18 @@ func (g Cgroup) Remove() error {
 	var failed error
 	for _, root := range g.h.roots() {
 		if err := removeTree(filepath.Join(root, g.path)); err != nil && failed == nil {
+			failed = step("remove cgroup", err)
+		}
+	}
+	return failed
+}
+
+// RemoveEmpty removes the group where nothing is in it or below it, and leaves it otherwise.
+func (g Cgroup) RemoveEmpty() error {
+	var failed error
+	for _, root := range g.h.roots() {
+		err := unix.Rmdir(filepath.Join(root, g.path))
+		if err != nil && err != unix.ENOENT && err != unix.EBUSY && err != unix.ENOTEMPTY && failed == nil {
 			failed = step("remove cgroup", err)
 		}
 	}
@@ -357,101 +272,6 @@ func (g Cgroup) Children() []string {
 	return names
 }
 
-func (g Cgroup) file(controller, name string) string {
-	dir := g.h.unified
-	if m := g.h.v1[controller]; m != "" {
-		dir = m
-	}
-	return filepath.Join(dir, g.path, name)
-}
-
-func (g Cgroup) read(controller, name string) string {
-	b, _ := os.ReadFile(g.file(controller, name))
-	return strings.TrimSpace(string(b))
-}
-
-func (g Cgroup) number(controller, name string) int64 {
-	n, _ := strconv.ParseInt(g.read(controller, name), 10, 64)
-	return n
-}
-
-func (g Cgroup) field(controller, name, key string) int64 {
-	for line := range strings.Lines(g.read(controller, name)) {
-		if f := strings.Fields(line); len(f) == 2 && f[0] == key {
-			n, _ := strconv.ParseInt(f[1], 10, 64)
-			return n
-		}
-	}
-	return 0
-}
-
-// CgroupUsage is what the kernel counted for a group.
-type CgroupUsage struct {
-	CPU             time.Duration
-	MemoryPeakBytes int64
-	PidsPeak        *int64 // nil before kernel 6.6
-	OOMKills        int64
-}
-
-// Usage reads the counters.
-func (g Cgroup) Usage() CgroupUsage {
-	var u CgroupUsage
-	if g.h.unified != "" {
-		u.CPU = time.Duration(g.field("", "cpu.stat", "usage_usec")) * time.Microsecond
-	} else {
-		u.CPU = time.Duration(g.number("cpuacct", "cpuacct.usage"))
-	}
-	if g.h.V2() {
-		u.MemoryPeakBytes = g.number("memory", "memory.peak")
-		u.OOMKills = g.field("memory", "memory.events", "oom_kill")
-	} else {
-		u.MemoryPeakBytes = g.number("memory", "memory.max_usage_in_bytes")
-		u.OOMKills = g.field("memory", "memory.oom_control", "oom_kill")
-	}
-	if s := g.read("pids", "pids.peak"); s != "" {
-		n := g.number("pids", "pids.peak")
-		u.PidsPeak = &n
-	}
-	return u
-}
-
-// OnOOM is readable each time the group, or one above it, ran out of memory; nil on v2, where memory.oom.group does what
-// it is wanted for. Source: cgroup-v1/memory.rst, section 10.
-func (g Cgroup) OnOOM() (*os.File, error) {
-	if g.h.V2() {
-		return nil, nil
-	}
-	efd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return nil, step("eventfd", err)
-	}
-	event := os.NewFile(uintptr(efd), "oom")
-	control, err := os.Open(g.file("memory", "memory.oom_control"))
-	if err != nil {
-		event.Close()
-		return nil, step("open memory.oom_control", err)
-	}
-	defer control.Close()
-	line := fmt.Sprintf("%d %d", efd, control.Fd())
-	if err := os.WriteFile(g.file("memory", "cgroup.event_control"), []byte(line), 0); err != nil {
-		event.Close()
-		return nil, step("watch for OOM", err)
-	}
-	return event, nil
-}
-
-// KillFile is where a "1" kills the whole group, nil where the kernel has none. It carries the opener's right.
-func (g Cgroup) KillFile() *os.File {
-	if g.h.unified == "" {
-		return nil
-	}
-	f, err := os.OpenFile(filepath.Join(g.h.unified, g.path, "cgroup.kill"), os.O_WRONLY, 0)
-	if err != nil {
-		return nil
-	}
-	return f
-}
-
 // Kind is v2, v1, or hybrid: v1 with a v2 tree beside it.
 func (h *Hierarchies) Kind() string {
 	switch {
@@ -461,25 +281,4 @@ func (h *Hierarchies) Kind() string {
 		return "hybrid"
 	}
 	return "v1"
-}
-
-// Warm begins what makes the first move into a control group after a quiet moment slow: the kernel waits for an RCU grace
-// period, 8 to 16 ms, and moves within the next 12 ms are spared it. Putting a process where it already is starts that
-// wait while the caller does other work. Source: cgroup_threadgroup_rwsem in kernel/cgroup/cgroup.c.
-func (h *Hierarchies) Warm() {
-	b, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return
-	}
-	for line := range strings.Lines(string(b)) {
-		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		root := h.unified
-		if len(f) == 3 && f[1] != "" {
-			root = h.v1[f[1]]
-		}
-		if len(f) == 3 && root != "" {
-			_ = os.WriteFile(filepath.Join(root, f[2], "cgroup.procs"), []byte("0"), 0)
-			return
-		}
-	}
 }

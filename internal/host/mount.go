@@ -145,7 +145,7 @@ func (k *Kernel) Overlay(dir string, lowers []string, upper, work string, option
 	var f *os.File
 	err := k.mounts.in(dir, func() (err error) {
 		opts := append([]string{"lowerdir=" + strings.Join(top, ":"), "upperdir=" + upper, "workdir=" + work}, options...)
-		f, err = FsMount("overlay", "outpost", unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID, opts...)
+		f, err = FsMount("overlay", "overlay", unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID, opts...)
 		return err
 	})
 	return f, step("mount overlay", err)

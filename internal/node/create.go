@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"outpost.run/outpost/internal/engine"
@@ -84,17 +85,38 @@ func (n *Node) image(ctx context.Context, ref string, wait time.Duration) (image
 	return img, err
 }
 
+// imageOf is the sandbox's image; after a restart it is first looked for.
+func (n *Node) imageOf(ctx context.Context, b *box) (image.Image, error) {
+	b.mu.Lock()
+	img := b.image
+	b.mu.Unlock()
+	if len(img.Layers) > 0 {
+		return img, nil
+	}
+	img, err := n.image(ctx, b.spec.Image, b.spec.CreateWait)
+	if err == nil {
+		b.mu.Lock()
+		b.image = img
+		b.mu.Unlock()
+	}
+	return img, err
+}
+
 // startTime is how long the making of a machine may take.
 const startTime = time.Minute
 
 // start makes a machine of the sandbox.
 func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits) (engine.Machine, error) {
+	img, err := n.imageOf(ctx, b)
+	if err != nil {
+		return nil, err
+	}
 	id, err := n.own()
 	if err != nil {
 		return nil, err
 	}
 	spec := engine.MachineSpec{
-		ID: id, SandboxID: b.spec.ID, Stateful: b.spec.Mode == sandbox.Stateful, Layers: b.image.Layers, Limits: limits,
+		ID: id, SandboxID: b.spec.ID, Stateful: b.spec.Mode == sandbox.Stateful, Layers: img.Layers, Limits: limits,
 		Security: b.spec.Security, WorkingDir: b.spec.WorkingDir, Env: environment(b, nil),
 	}
 	if l, ok := languages[b.spec.Language]; ok {
@@ -112,8 +134,9 @@ func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits) (engine
 
 // environment is what the image, the sandbox and the exec set, in this order.
 func environment(b *box, exec [][2]string) [][2]string {
-	var env [][2]string
-	env = append(env, b.image.Config.Env...)
+	b.mu.Lock()
+	env := slices.Clone(b.image.Config.Env)
+	b.mu.Unlock()
 	env = append(env, b.spec.Env...)
 	return append(env, exec...)
 }

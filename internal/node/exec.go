@@ -201,15 +201,6 @@ func (n *Node) machineFor(ctx context.Context, b *box, e service.ExecSpec) (engi
 		}
 		n.end(m)
 	}
-	if len(b.image.Layers) == 0 { // known from before a restart
-		img, err := n.image(ctx, b.spec.Image, b.spec.CreateWait)
-		if err != nil {
-			return nil, err
-		}
-		b.mu.Lock()
-		b.image = img
-		b.mu.Unlock()
-	}
 	return n.start(ctx, b, e.Limits)
 }
 

@@ -34,6 +34,7 @@ type Node struct {
 	mu        sync.Mutex
 	boxes     map[string]*box
 	machines  map[string]bool // ids of machines that have an owner, those being made included
+	synced    bool
 	closed    bool
 	recovered chan struct{} // closed when Sync is through
 }
@@ -164,6 +165,9 @@ func (n *Node) Close(ctx context.Context, stopAll bool) error {
 	go func() { n.ending.Wait(); close(done) }()
 	select {
 	case <-done:
+		if e, ok := n.engine.(interface{ Close() }); ok {
+			e.Close()
+		}
 		return nil
 	case <-ctx.Done():
 		return sandbox.Errorf(sandbox.Internal, ctx.Err(), "machines are still being removed")

@@ -53,12 +53,16 @@ func newInstall(t *testing.T) *install {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // nothing is mounted there but in our own namespace, and every case checks that it is gone
-	images, err := image.Open(imagetest.Dir())
+	i := &install{t: t, dir: dir}
+	if err := os.WriteFile(dir+"/installation", []byte(i.id()), 0o600); err != nil { // by which its host ids stay its own
+		t.Fatal(err)
+	}
+	i.images, err = image.Open(imagetest.Dir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(images.Close)
-	return &install{t: t, images: images, dir: dir}
+	t.Cleanup(i.images.Close)
+	return i
 }
 
 func (i *install) id() string { return "test" + i.dir[len(i.dir)-6:] }

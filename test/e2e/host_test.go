@@ -44,6 +44,20 @@ func (s *server) held(t testing.TB) []string {
 	return all
 }
 
+// groups are the control groups of the server's installation itself.
+func (s *server) groups(t testing.TB) (all []string) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(s.dir, "installation"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, depth := range []string{"", "*/"} {
+		found, _ := filepath.Glob("/sys/fs/cgroup/" + depth + "outpost-" + strings.TrimSpace(string(b)))
+		all = append(all, found...)
+	}
+	return all
+}
+
 // livesIn reads /proc/PID/cgroup: who is in a group that is deleted is dead and waits to be reaped.
 func livesIn(groups, path string) bool {
 	for line := range strings.Lines(groups) {

@@ -36,6 +36,9 @@ type server struct {
 // newServer starts a server for one test; at its end it must stop cleanly and leave nothing.
 func newServer(t *testing.T, flags ...string) *server {
 	t.Helper()
+	if err := readSources(); err != nil {
+		t.Fatal(err)
+	}
 	dir, err := os.MkdirTemp(work, "data-")
 	if err != nil {
 		t.Fatal(err)
@@ -156,6 +159,9 @@ func (s *server) leaks() (string, error) { return s.command("doctor", "--leaks",
 // leakCheck fails the test at its end if anything of it stays on the host without a sandbox.
 func leakCheck(t *testing.T, s *server) {
 	t.Helper()
+	if err := readSources(); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if out, err := s.leaks(); err != nil {
 			t.Errorf("leaks: %v\n%s", err, out)
@@ -178,7 +184,7 @@ func (s *server) discard(t *testing.T) {
 	if err := s.terminate(); err != nil {
 		t.Errorf("the last stop: %v", err)
 	}
-	if left := s.held(t); len(left) > 0 {
+	if left := append(s.held(t), s.groups(t)...); len(left) > 0 {
 		t.Errorf("left on the host: %v", left)
 		return
 	}

@@ -27,6 +27,9 @@ type stream struct {
 	muted bool // the exec is over; what background processes still write is dropped
 }
 
+// smallBuffer is what a stream begins with: a thousand programs may run, and most say little.
+const smallBuffer = 2 << 10
+
 func (x *execution) drain(kind agent.Kind, pipe *os.File, limit int64) *stream {
 	s := &stream{x: x, kind: kind, pipe: pipe, limit: limit, idle: make(chan struct{})}
 	go s.copy()
@@ -35,10 +38,13 @@ func (x *execution) drain(kind agent.Kind, pipe *os.File, limit int64) *stream {
 
 func (s *stream) copy() {
 	defer s.pipe.Close()
-	buf := make([]byte, agent.MaxData)
+	buf := make([]byte, smallBuffer)
 	for {
 		n, err := s.pipe.Read(buf)
 		s.send(buf[:n])
+		if n == smallBuffer {
+			buf = make([]byte, agent.MaxData)
+		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			s.empty(buf)
 			close(s.idle)
@@ -53,22 +59,26 @@ func (s *stream) copy() {
 	}
 }
 
-// empty takes what is in the pipe now.
+// empty takes what is in the pipe now, and no more than that of what a background process adds all the while.
 func (s *stream) empty(buf []byte) {
 	raw, err := s.pipe.SyscallConn()
 	if err != nil {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) {
-		for {
-			n, err := unix.Read(int(fd), buf)
+		room, err := unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0)
+		for err == nil && room > 0 {
+			var n int
+			n, err = unix.Read(int(fd), buf)
 			if err == unix.EINTR {
+				err = nil
 				continue
 			}
-			if err != nil || n <= 0 {
+			if n <= 0 {
 				return
 			}
 			s.send(buf[:n])
+			room -= n
 		}
 	})
 }
@@ -118,7 +128,7 @@ func (s *stream) say(text string) {
 
 // input carries standard input to the program, and kills the exec when the connection ends.
 func (x *execution) input() {
-	buf := make([]byte, agent.MaxData)
+	buf := make([]byte, smallBuffer) // a longer frame takes what it needs for as long as it lasts
 	stdin := x.process.Stdin
 	defer stdin.Close()
 	for {

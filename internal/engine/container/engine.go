@@ -48,6 +48,9 @@ func Open(o Options) (*Engine, error) {
 	if err := host.CheckPrivateMounts(); err != nil {
 		return nil, err
 	}
+	if err := host.KeepFiles(); err != nil {
+		return nil, err
+	}
 	groups, err := host.FindHierarchies()
 	if err != nil {
 		return nil, err
@@ -88,7 +91,7 @@ func Open(o Options) (*Engine, error) {
 func (e *Engine) Close() {
 	e.images.close()
 	e.agent.Close()
-	_ = e.root.Remove() // stays where machines are in it
+	_ = e.root.RemoveEmpty() // stays where machines are in it
 }
 
 // record is what a machine's name can't tell; it is written before the host is touched.
