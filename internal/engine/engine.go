@@ -22,6 +22,8 @@ type Engine interface {
 	Recover(ctx context.Context, h Handle) (Machine, error)
 	// List names everything on the host that carries this installation's mark, alive or half made.
 	List(ctx context.Context) ([]Handle, error)
+	// Halt ends what runs of a machine and keeps its files; idempotent. What is left of it List shows and Remove removes.
+	Halt(ctx context.Context, h Handle) error
 	// Remove is idempotent: nil for what is gone. An error names what is still there.
 	Remove(ctx context.Context, h Handle) error
 }
@@ -57,6 +59,8 @@ type Machine interface {
 	Isolation() sandbox.Isolation
 	// Dead is closed when the machine has ended by itself or by Stop.
 	Dead() <-chan struct{}
+	// Halt ends the machine and keeps its files, see Engine.Halt; idempotent.
+	Halt(ctx context.Context) error
 	// Stop ends the machine and removes everything of it; idempotent.
 	Stop(ctx context.Context) error
 }

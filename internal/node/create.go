@@ -151,12 +151,14 @@ func (n *Node) watch(b *box, m engine.Machine) {
 	b.mu.Lock()
 	mine := b.machine == m && !b.gone
 	if mine {
-		b.machine, b.lost = nil, true
+		b.machine, b.lost, b.remains = nil, true, m.Handle().ID
 	}
 	b.mu.Unlock()
 	if mine {
-		n.log.Warn("a stateful sandbox's machine died", "sandbox", b.spec.ID)
-		n.endNow(m)
+		n.log.Warn("a stateful sandbox's machine died; its files stay", "sandbox", b.spec.ID)
+		if err := m.Halt(context.Background()); err != nil {
+			n.log.Error("what a dead machine left could not be ended", "sandbox", b.spec.ID, "error", err)
+		}
 	}
 }
 
@@ -174,7 +176,7 @@ func (n *Node) Delete(_ context.Context, id string) error {
 	}
 	b.mu.Lock()
 	b.gone = true
-	m := b.machine
+	m, remains := b.machine, b.remains
 	b.machine = nil
 	waiting := make([]*execution, 0, len(b.running))
 	for x := range b.running {
@@ -190,10 +192,15 @@ func (n *Node) Delete(_ context.Context, id string) error {
 		case <-patience.Done():
 		}
 	}
-	if m == nil {
-		return nil
+	err := error(nil)
+	switch {
+	case m != nil:
+		err = n.remove(m)
+	case remains != "":
+		err = n.engine.Remove(context.Background(), engine.Handle{ID: remains, SandboxID: id, Stateful: true})
+		n.disown(remains)
 	}
-	if err := n.remove(m); err != nil {
+	if err != nil {
 		return sandbox.Errorf(sandbox.Internal, err, "not everything of the sandbox could be removed: it is tried again every minute")
 	}
 	return nil

@@ -155,20 +155,33 @@ func TestAStatefulSandboxWhoseMachineDiesIsLost(t *testing.T) {
 	if _, err := run(t.Context(), n, id, "true", nil); sandbox.CodeOf(err) != sandbox.Lost {
 		t.Errorf("an exec after it: %v", err)
 	}
-	until(t, "nothing of it is left", func() bool { return len(i.left()) == 0 })
+	until(t, "nothing of it runs, and its files are there", func() bool {
+		_, err := os.Stat(filepath.Join(i.dir, "disks", handles[0].ID+".img"))
+		return err == nil && !groupOf(t, i, handles[0]).Exists()
+	})
+	n.Sweep(t.Context())
+	if left, err := i.engine.List(t.Context()); err != nil || len(left) != 1 {
+		t.Errorf("after a sweep: %v, %v", left, err)
+	}
 	if err := n.Delete(t.Context(), id); err != nil {
 		t.Error(err)
 	}
+	until(t, "nothing of it is left", func() bool { return len(i.left()) == 0 })
 }
 
-// agents are the processes of a machine's agent.
-func agents(t *testing.T, i *install, h engine.Handle) []int {
+func groupOf(t *testing.T, i *install, h engine.Handle) host.Cgroup {
 	t.Helper()
 	groups, err := host.FindHierarchies()
 	if err != nil {
 		t.Fatal(err)
 	}
-	pids := groups.Group("outpost-" + i.id()).Child(h.ID).Child("agent").Processes()
+	return groups.Group("outpost-" + i.id()).Child(h.ID)
+}
+
+// agents are the processes of a machine's agent.
+func agents(t *testing.T, i *install, h engine.Handle) []int {
+	t.Helper()
+	pids := groupOf(t, i, h).Child("agent").Processes()
 	if len(pids) == 0 {
 		t.Fatal("the machine has no agent")
 	}

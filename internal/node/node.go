@@ -46,6 +46,7 @@ type box struct {
 	mu        sync.Mutex
 	image     image.Image
 	machine   engine.Machine // stateful: the one; ephemeral: made ahead for the next exec; nil for none
+	remains   string         // the id of a stateful sandbox's dead machine, whose files stay until the sandbox is deleted
 	isolation sandbox.Isolation
 	running   map[*execution]bool
 	gone      bool

@@ -33,10 +33,7 @@ func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service
 	for i, s := range known {
 		b := &box{spec: s, running: map[*execution]bool{}}
 		if s.Mode == sandbox.Stateful {
-			h, ok := found[s.ID]
-			if s.Started {
-				n.adopt(ctx, b, h, ok)
-			}
+			n.adopt(ctx, b, found[s.ID])
 		}
 		n.mu.Lock()
 		n.boxes[s.ID] = b
@@ -48,22 +45,29 @@ func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service
 	return states, nil
 }
 
-// adopt takes a stateful sandbox's living machine over, or says that it is lost.
-func (n *Node) adopt(ctx context.Context, b *box, h engine.Handle, found bool) {
+// adopt takes a stateful sandbox's living machine over, or says that it is lost and keeps its files.
+func (n *Node) adopt(ctx context.Context, b *box, h engine.Handle) {
 	b.lost = true
-	if !found {
-		return
-	}
-	limited, cancel := context.WithTimeout(ctx, agentTime) // one that hangs must not hold the server's start up
-	defer cancel()
-	m, err := n.engine.Recover(limited, h)
-	if err != nil {
-		n.log.Warn("a stateful sandbox's machine did not live on", "sandbox", b.spec.ID, "error", err)
+	if h.ID == "" {
 		return
 	}
 	n.mu.Lock()
 	n.machines[h.ID] = true
 	n.mu.Unlock()
+	limited, cancel := context.WithTimeout(ctx, agentTime) // one that hangs must not hold the server's start up
+	defer cancel()
+	m, err := engine.Machine(nil), error(nil)
+	if b.spec.Started {
+		m, err = n.engine.Recover(limited, h)
+	}
+	if err != nil || m == nil {
+		b.remains = h.ID
+		n.log.Warn("a stateful sandbox's machine did not live on; its files stay", "sandbox", b.spec.ID, "error", err)
+		if err := n.engine.Halt(ctx, h); err != nil {
+			n.log.Error("what a dead machine left could not be ended", "sandbox", b.spec.ID, "error", err)
+		}
+		return
+	}
 	b.machine, b.isolation, b.lost = m, m.Isolation(), false
 	if img, err := n.images.Ensure(ctx, b.spec.Image, nil); err == nil {
 		b.image = img

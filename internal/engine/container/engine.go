@@ -169,13 +169,18 @@ func (e *Engine) List(context.Context) ([]engine.Handle, error) {
 	return handles, nil
 }
 
-// Remove implements engine.Engine.
-func (e *Engine) Remove(ctx context.Context, h engine.Handle) error {
-	r, recordErr := e.readRecord(h.ID)
+// Halt implements engine.Engine.
+func (e *Engine) Halt(ctx context.Context, h engine.Handle) error {
 	if err := removeGroup(ctx, e.root.Child(h.ID)); err != nil {
 		return err
 	}
-	if err := e.unmountAll(h.ID); err != nil {
+	return e.unmountAll(h.ID)
+}
+
+// Remove implements engine.Engine.
+func (e *Engine) Remove(ctx context.Context, h engine.Handle) error {
+	r, recordErr := e.readRecord(h.ID)
+	if err := e.Halt(ctx, h); err != nil {
 		return err
 	}
 	if err := os.Remove(e.diskPath(h.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -35,7 +35,8 @@ type machine struct {
 	first *place // parked when the machine was made, for the first exec that fits
 	left  map[string]host.Cgroup
 	stop  error
-	once  sync.Once
+	once  sync.Once // of Stop
+	letGo sync.Once // of what Halt gives back
 }
 
 func newMachine(e *Engine, spec engine.MachineSpec) *machine {
@@ -74,9 +75,9 @@ func sameLimits(a, b sandbox.Limits) bool {
 	return a.MemoryMB == b.MemoryMB && a.CPUCores == b.CPUCores && a.Pids == b.Pids
 }
 
-// Stop implements engine.Machine.
-func (m *machine) Stop(ctx context.Context) error {
-	m.once.Do(func() {
+// Halt implements engine.Machine.
+func (m *machine) Halt(ctx context.Context) error {
+	m.letGo.Do(func() {
 		m.process.Kill()
 		if m.disk != nil {
 			if !m.spec.Stateful {
@@ -88,7 +89,16 @@ func (m *machine) Stop(ctx context.Context) error {
 			m.line.Close()
 		}
 		m.awaitEnd()
-		m.stop = m.e.Remove(context.WithoutCancel(ctx), m.Handle())
+	})
+	return m.e.Halt(context.WithoutCancel(ctx), m.Handle())
+}
+
+// Stop implements engine.Machine.
+func (m *machine) Stop(ctx context.Context) error {
+	m.once.Do(func() {
+		if m.stop = m.Halt(ctx); m.stop == nil {
+			m.stop = m.e.Remove(context.WithoutCancel(ctx), m.Handle())
+		}
 	})
 	return m.stop
 }
