@@ -36,9 +36,7 @@ type server struct {
 // newServer starts a server for one test; at its end it must stop cleanly and leave nothing.
 func newServer(t *testing.T, flags ...string) *server {
 	t.Helper()
-	if err := readSources(); err != nil {
-		t.Fatal(err)
-	}
+	onThisHost(t)
 	dir, err := os.MkdirTemp(work, "data-")
 	if err != nil {
 		t.Fatal(err)
@@ -159,9 +157,7 @@ func (s *server) leaks() (string, error) { return s.command("doctor", "--leaks")
 // leakCheck fails the test at its end if anything of it stays on the host without a sandbox.
 func leakCheck(t *testing.T, s *server) {
 	t.Helper()
-	if err := readSources(); err != nil {
-		t.Fatal(err)
-	}
+	onThisHost(t)
 	t.Cleanup(func() {
 		if out, err := s.leaks(); err != nil {
 			t.Errorf("leaks: %v\n%s", err, out)
