@@ -109,7 +109,7 @@ func devices(nodes map[string]*os.File, shm int64) error {
 			return err
 		}
 	}
-	if err := mountAt(dev+"/pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"); err != nil {
+	if err := mountAt(dev+"/pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "newinstance", "max=64", "ptmxmode=0666", "mode=0620", "gid=5"); err != nil {
 		return err
 	}
 	size := "size=" + strconv.FormatInt(shm, 10)

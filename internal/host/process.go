@@ -2,7 +2,9 @@ package host
 
 import (
 	"fmt"
+	"math"
 	"os"
+	"runtime"
 	"strconv"
 	"syscall"
 
@@ -46,8 +48,42 @@ func (k *Kernel) StartAgent(a AgentProcess) (int, error) {
 			Setsid:                     true,
 		},
 	}
-	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", a.Exe.Fd()), []string{"init"}, attr)
+	var pid int
+	err := asOwner(a.BaseID+a.IDs, func() (err error) {
+		pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", a.Exe.Fd()), []string{"init"}, attr)
+		return err
+	})
 	return pid, step("start the agent", err)
+}
+
+// asOwner runs f with a host id as the effective one, which then owns the user namespaces that f makes. What the kernel
+// counts for each user (inotify instances: 128) is counted for the owners of all namespaces above, too: were that root,
+// one machine could take all of it away from the host and from every other machine.
+// Source: inc_ucount in kernel/ucount.c, create_user_ns in kernel/user_namespace.c.
+func asOwner(id int, f func() error) error {
+	runtime.LockOSThread()
+	const same = ^uintptr(0)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(id), same); errno != 0 { // of this thread alone
+		runtime.UnlockOSThread()
+		return errno
+	}
+	defer func() {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, 0, same); errno == 0 {
+			runtime.UnlockOSThread() // else the thread ends with its goroutine
+		}
+	}()
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&head, &caps[0]); err != nil {
+		return err
+	}
+	for i := range caps { // which the change of the id took away
+		caps[i].Effective = caps[i].Permitted
+	}
+	if err := unix.Capset(&head, &caps[0]); err != nil {
+		return err
+	}
+	return f()
 }
 
 func lastCapability() int {
@@ -60,6 +96,12 @@ func lastCapability() int {
 		return unix.CAP_LAST_CAP
 	}
 	return n
+}
+
+// KeepFiles sees to it that no descriptor which this process was started with is handed on to what it starts: a pipe or a
+// socket of its supervisor would be in every machine. Source: close_range(2), CLOSE_RANGE_CLOEXEC, kernel 5.11.
+func KeepFiles() error {
+	return step("close_range", unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC))
 }
 
 // SealedFile is an executable in memory that nobody can change.

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -172,6 +173,38 @@ func agents(t *testing.T, i *install, h engine.Handle) []int {
 		t.Fatal("the machine has no agent")
 	}
 	return pids
+}
+
+// TestAMachineInheritsNothing: a descriptor that the daemon's own starter left open must not be handed on.
+func TestAMachineInheritsNothing(t *testing.T) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], 0); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
+	left, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", pipe[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, n := started(t)
+	create(t, n, sandbox.Stateful)
+	handles, err := i.engine.List(t.Context())
+	if err != nil || len(handles) != 1 {
+		t.Fatal(handles, err)
+	}
+	for _, pid := range agents(t, i, handles[0]) {
+		dir := fmt.Sprintf("/proc/%d/fd", pid)
+		files, err := os.ReadDir(dir)
+		if err != nil || len(files) == 0 {
+			t.Log(dir, err) // the reaper has closed all
+		}
+		for _, f := range files {
+			if to, _ := os.Readlink(filepath.Join(dir, f.Name())); to == left {
+				t.Errorf("process %d has %s", pid, to)
+			}
+		}
+	}
 }
 
 func TestAPipeThatEndsEndsItsCalls(t *testing.T) {

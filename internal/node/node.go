@@ -34,6 +34,7 @@ type Node struct {
 	mu        sync.Mutex
 	boxes     map[string]*box
 	machines  map[string]bool // ids of machines that have an owner, those being made included
+	synced    bool
 	closed    bool
 	recovered chan struct{} // closed when Sync is through
 }

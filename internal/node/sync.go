@@ -12,6 +12,13 @@ import (
 
 // Sync implements service.Runtime.
 func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service.SandboxState, error) {
+	n.mu.Lock()
+	again := n.synced
+	n.synced = true
+	n.mu.Unlock()
+	if again {
+		return nil, sandbox.Errorf(sandbox.Conflict, nil, "the runtime was told already which sandboxes exist")
+	}
 	handles, err := n.engine.List(ctx)
 	if err != nil {
 		return nil, sandbox.Errorf(sandbox.Internal, err, "what a former server left could not be listed")

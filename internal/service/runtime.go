@@ -16,6 +16,8 @@ type Runtime interface {
 	// Sync says once, before any other call, which sandboxes exist: their machines are found again (stateful ones with
 	// their processes), everything else that carries this installation's mark is removed. It answers the state of
 	// each, in order: Running, or LostNow for a stateful sandbox whose machine is gone.
+	//
+	// Errors: Conflict, it was called before; Internal.
 	Sync(ctx context.Context, known []SandboxSpec) ([]SandboxState, error)
 	// Create checks image, interpreter, user and directory and makes the sandbox's first machine.
 	//

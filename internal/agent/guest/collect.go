@@ -10,19 +10,23 @@ import (
 	"outpost.run/outpost/sandbox"
 )
 
-// maxMatches bounds the work that one pattern makes.
-const maxMatches = 10000
+// maxEntries bounds the work that an exec's patterns make: how many names of directories are looked at.
+const maxEntries = 100_000
 
 // collect sends the files that the patterns match; what is missing, unreadable or no regular file is left out.
 func (x *execution) collect(patterns []string, dir string) error {
 	sent := map[string]bool{}
 	total := int64(0)
+	tree := &rootFS{left: maxEntries}
 	for _, pattern := range patterns {
 		var names []string
 		err := as(x.who, func() error {
-			names = match(pattern, dir)
+			names = match(tree, pattern, dir)
 			return nil
 		})
+		if err == nil && tree.left <= 0 {
+			err = refuse(sandbox.CollectTooLarge, "collect", "%s looks through over %d files: collect fewer, or pack them", pattern, maxEntries)
+		}
 		if err != nil {
 			return err
 		}
@@ -40,13 +44,13 @@ func (x *execution) collect(patterns []string, dir string) error {
 }
 
 // match gives the paths that a pattern means, spelled as the client spelled it: relative where it was relative.
-func match(pattern, dir string) []string {
+func match(tree fs.FS, pattern, dir string) []string {
 	if !strings.ContainsAny(pattern, `*?[\`) {
 		return []string{pattern}
 	}
 	full := strings.TrimPrefix(absolute(pattern, dir), "/")
-	found, err := fs.Glob(rootFS{}, full)
-	if err != nil || len(found) > maxMatches {
+	found, err := fs.Glob(tree, full)
+	if err != nil {
 		return nil
 	}
 	prefix := ""

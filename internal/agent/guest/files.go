@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
@@ -208,9 +209,28 @@ func full(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
-// rootFS is the programs' root for io/fs, to glob in.
-type rootFS struct{}
+// rootFS is the programs' root for io/fs, to glob in, until so many names were read.
+type rootFS struct{ left int }
 
-func (rootFS) Open(name string) (fs.File, error) {
+func (*rootFS) Open(name string) (fs.File, error) {
 	return open("/"+name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+}
+
+// ReadDir implements fs.ReadDirFS.
+func (r *rootFS) ReadDir(name string) ([]fs.DirEntry, error) {
+	if r.left <= 0 {
+		return nil, fs.ErrInvalid
+	}
+	d, err := open("/"+name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	entries, err := d.ReadDir(r.left)
+	r.left -= len(entries)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return entries, nil
 }

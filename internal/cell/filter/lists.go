@@ -4,7 +4,8 @@ import "strings"
 
 // base is what every program may call. Left out on purpose, so that they answer EPERM: mounts in every form, new
 // namespaces, bpf, perf, io_uring, userfaultfd, keys, modules, kexec, clocks, quotas, file handles (which walk around
-// directories), and what only a debugger of other users' processes wants.
+// directories), asynchronous I/O (io_setup: one program could take all contexts of the host, fs.aio-max-nr), and what only
+// a debugger of other users' processes wants.
 var base = strings.Fields(`
 	read write open close stat fstat lstat poll lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn
 	ioctl pread64 pwrite64 readv writev access pipe select sched_yield mremap msync mincore madvise shmget shmat shmctl
@@ -34,8 +35,7 @@ var base = strings.Fields(`
 // narrowedAway is what preset maximum takes away besides: calls that ordinary programs live without and that reach far
 // into other processes, memory policy or scheduling.
 var narrowedAway = strings.Fields(`
-	process_vm_readv process_vm_writev process_madvise personality chroot mknod mknodat io_setup io_destroy io_getevents
-	io_submit io_cancel io_pgetevents mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr msgget
+	process_vm_readv process_vm_writev process_madvise personality chroot mknod mknodat mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr msgget
 	msgsnd msgrcv msgctl mbind set_mempolicy get_mempolicy set_mempolicy_home_node sched_setscheduler sched_setattr
 	sched_setparam ioprio_set setpriority remap_file_pages vmsplice tee splice
 `)

@@ -48,6 +48,9 @@ func Open(o Options) (*Engine, error) {
 	if err := host.CheckPrivateMounts(); err != nil {
 		return nil, err
 	}
+	if err := host.KeepFiles(); err != nil {
+		return nil, err
+	}
 	groups, err := host.FindHierarchies()
 	if err != nil {
 		return nil, err

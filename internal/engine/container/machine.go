@@ -3,9 +3,12 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,13 +87,18 @@ func (m *machine) Stop(ctx context.Context) error {
 		if m.line != nil {
 			m.line.Close()
 		}
-		select {
-		case <-m.process.Dead():
-		case <-time.After(5 * time.Second): // it hangs in the kernel; Remove says what is left
-		}
+		m.awaitEnd()
 		m.stop = m.e.Remove(context.WithoutCancel(ctx), m.Handle())
 	})
 	return m.stop
+}
+
+// awaitEnd waits for a killed machine, and not for long for one that hangs in the kernel: Remove says what is left.
+func (m *machine) awaitEnd() {
+	select {
+	case <-m.process.Dead():
+	case <-time.After(5 * time.Second):
+	}
 }
 
 // Recover implements engine.Engine.
@@ -101,13 +109,9 @@ func (e *Engine) Recover(ctx context.Context, h engine.Handle) (engine.Machine, 
 	}
 	m := newMachine(e, r.Spec)
 	m.slot, m.base = r.Slot, r.Base
-	pids := m.group.Child("agent").Processes()
-	if len(pids) == 0 {
+	first := agentOf(m.group.Child("agent").Processes())
+	if first == 0 {
 		return nil, sandbox.Errorf(sandbox.Lost, nil, "the machine was lost")
-	}
-	first := pids[0]
-	for _, pid := range pids { // the agent is older than its reaper
-		first = min(first, pid)
 	}
 	if m.process, err = host.Hold(first); err != nil {
 		return nil, sandbox.Errorf(sandbox.Lost, err, "the machine was lost")
@@ -122,6 +126,22 @@ func (e *Engine) Recover(ctx context.Context, h engine.Handle) (engine.Machine, 
 	}
 	m.first, m.isolation = p, p.Isolation()
 	return m, nil
+}
+
+// agentOf is the one that is no child of the others, 0 for none; pids tell no age, since they are used again.
+func agentOf(pids []int) int {
+	for _, pid := range pids {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			continue
+		}
+		_, rest, _ := strings.Cut(string(status), "\nPPid:")
+		line, _, _ := strings.Cut(rest, "\n")
+		if parent, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && !slices.Contains(pids, parent) {
+			return pid
+		}
+	}
+	return 0
 }
 
 // reclaim removes an exec's group when nothing runs in it any more; until then it is kept in mind.

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	agentMemory = 128 << 20 // the agent holds a request of up to 12 MiB while it is decoded
+	agentMemory = 256 << 20 // 150 KB for each of a thousand execs at once, and a request of up to 12 MiB while it is decoded
 	agentPids   = 256       // its threads
 	startLimit  = 30 * time.Second
 	parkLimit   = 10 * time.Second
@@ -47,12 +47,18 @@ func (m *machine) claim(_ context.Context, undo *host.Undo) error {
 		return err
 	}
 	m.slot, m.base = slot, m.e.ranges.Base(slot)
-	undo.Add(func() { m.e.ranges.Free(slot) })
 	dir := m.e.machineDir(m.spec.ID)
+	undo.Add(func() {
+		m.e.kernel.Undo(func() {
+			if !m.group.Exists() { // else a process of it does not die, and its record and host ids stay for the sweep
+				_ = removeDir(dir)
+				m.e.ranges.Free(slot)
+			}
+		})
+	})
 	if err := m.e.kernel.MakeDir(dir); err != nil {
 		return err
 	}
-	undo.Add(func() { m.e.kernel.Undo(func() { _ = removeDir(dir) }) })
 	return m.e.writeRecord(m.spec.ID, record{SandboxID: m.spec.SandboxID, Stateful: m.spec.Stateful, Slot: slot, Base: m.base, Spec: m.spec})
 }
 
@@ -155,7 +161,7 @@ func (m *machine) startAgent(_ context.Context, undo *host.Undo) error {
 	undo.Add(func() {
 		m.e.kernel.Undo(func() {
 			m.process.Kill()
-			<-m.process.Dead()
+			m.awaitEnd()
 		})
 	})
 	// When the host's memory runs out, it is not worth more than the host's own programs.

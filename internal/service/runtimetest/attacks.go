@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"sync"
 
 	"outpost.run/outpost/internal/service"
@@ -67,5 +68,41 @@ time.sleep(600)`})
 			}
 		}
 		s.says(id, program{code: "print('lives')"}, "lives")
+	}},
+	{"a pattern that matches without end is refused", func(s *suite) {
+		id := s.create(s.spec(sandbox.Stateful))
+		_, err := s.try(s.t.Context(), id, program{code: "import os\nfor n in range(20): os.symlink('.', f'l{n}')", collect: []string{"*/*/*/*/*/*/*/*"}})
+		s.refused("20 links to where they are, 8 deep", err, sandbox.CollectTooLarge)
+		s.says(id, program{code: "print('lives')", collect: []string{"l*"}}, "lives")
+	}},
+	// The kernel counts these for the whole host, or for root, unless it is told otherwise.
+	{"what one sandbox takes of the kernel's small stocks is not taken from another", func(s *suite) {
+		take := func(most int) string {
+			return fmt.Sprintf(`
+import ctypes, os, sys, time
+libc = ctypes.CDLL(None)
+def count(f):
+    for n in range(%d):
+        try:
+            if f() < 0: return n
+        except OSError: return n
+    return n + 1
+stocks = [count(libc.inotify_init), count(lambda: os.open('/dev/ptmx', os.O_RDWR | os.O_NOCTTY)),
+    count(lambda: libc.syscall(206, 60000, ctypes.byref(ctypes.c_ulong(0))))]
+print(*stocks, flush=True)
+time.sleep(%d)`, most, most)
+		}
+		greedy, modest := s.create(s.spec(sandbox.Stateful)), s.create(s.spec(sandbox.Ephemeral))
+		ctx, cancel := context.WithCancel(s.t.Context())
+		taken := s.begun(ctx, greedy, program{code: take(1500)})
+		if o := s.run(modest, program{code: take(1)}); o.stdout != "1 1 0\n" { // no asynchronous I/O at all
+			s.t.Errorf("of inotify, ptys, aio are left %s (%s)", o.stdout, o.stderr)
+		}
+		cancel()
+		if o, err := taken(); err != nil || o.Reason != sandbox.Cancelled {
+			s.t.Errorf("%+v, %v", o, err)
+		} else {
+			s.t.Log("one sandbox took", o.stdout)
+		}
 	}},
 }

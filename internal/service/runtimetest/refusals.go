@@ -81,4 +81,10 @@ var refusals = []testCase{
 			s.t.Error("Delete:", err)
 		}
 	}},
+	{"telling twice which sandboxes exist is refused, and changes nothing", func(s *suite) {
+		id := s.create(s.spec(sandbox.Stateful))
+		_, err := s.r.Sync(s.t.Context(), nil)
+		s.refused("Sync again", err, sandbox.Conflict)
+		s.says(id, program{code: "print('lives')"}, "lives")
+	}},
 }
