@@ -182,6 +182,7 @@ func (s *server) discard(t *testing.T) {
 	}
 	if left := append(s.held(t), s.groups(t)...); len(left) > 0 {
 		t.Errorf("left on the host: %v", left)
+		leftBehind.Store(true)
 		return
 	}
 	if err := removeBelow(s.dir); err != nil {
