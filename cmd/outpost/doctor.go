@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 
 	"github.com/spf13/cobra"
@@ -40,7 +42,7 @@ func doctorCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if leaks {
-				return reportLeaks(cmd.Context(), cmd.OutOrStdout(), dataDir, asJSON)
+				return reportLeaks(cmd.Context(), cmd.OutOrStdout(), cmp.Or(dataDir, os.Getenv("OUTPOST_DATA_DIR"), client.DefaultDataDir), asJSON)
 			}
 			engines := []finding{ofEngine(container.Probe(cmd.Context()))}
 			images := ofImages(cmd.Context())
@@ -63,7 +65,7 @@ func doctorCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&leaks, "leaks", false, "list what carries the mark of --data-dir and belongs to no sandbox; exit 1 if anything")
-	cmd.Flags().StringVar(&dataDir, "data-dir", client.DefaultDataDir, "data directory whose leaks to look for")
+	cmd.Flags().StringVar(&dataDir, "data-dir", "", "data directory whose leaks to look for (OUTPOST_DATA_DIR; else "+client.DefaultDataDir+")")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	return cmd
 }

@@ -60,6 +60,7 @@ func TestTheCommandLineFindsTheServerBesideIt(t *testing.T) {
 }
 
 func TestASecondServerOnADataDirectoryIsRefused(t *testing.T) {
+	onThisHost(t)
 	out, err := shared.command("serve", "--listen", "127.0.0.1:0", "--data-dir", shared.dir)
 	if err == nil || !strings.Contains(out, "another server runs on") {
 		t.Errorf("%v\n%s", err, out)

@@ -51,6 +51,7 @@ func TestDoctorNamesWhatACrashLeftAndNothingAfterTheNextStart(t *testing.T) {
 }
 
 func TestDoctorSaysThatThisHostRunsSandboxes(t *testing.T) {
+	onThisHost(t)
 	out, err := shared.command("doctor")
 	if err != nil || !strings.Contains(out, "container engine: usable") {
 		t.Errorf("%v\n%s", err, out)
@@ -58,6 +59,7 @@ func TestDoctorSaysThatThisHostRunsSandboxes(t *testing.T) {
 }
 
 func TestDoctorSaysWhereNoServerEverRan(t *testing.T) {
+	onThisHost(t)
 	dir := t.TempDir()
 	out, err := shared.command("doctor", "--leaks", "--data-dir", dir)
 	if err == nil || !strings.Contains(out, "no server ever ran on "+dir) {

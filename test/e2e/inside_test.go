@@ -52,12 +52,12 @@ for top in ["/etc", "/run", "/var/tmp", "/tmp", "/dev", "/sys", "/home", "/root"
 `
 
 func TestNothingInsideTellsOfTheHost(t *testing.T) {
+	onThisHost(t)
 	hostname, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
 	}
-	words := []string{shared.dir, work, filepath.Base(work), "outpost", "OUTPOST", "a variable of the host", "/var/tmp/", adminToken, "/m_", "m_"}
-	words = slices.DeleteFunc(words, func(w string) bool { return w == "m_" || w == "/var/tmp/" }) // also of other words
+	words := []string{shared.dir, work, filepath.Base(work), "outpost", "OUTPOST", "a variable of the host", adminToken, "/m_"}
 	if len(hostname) > 3 && hostname != "localhost" {
 		words = append(words, hostname)
 	}
@@ -280,12 +280,12 @@ for d in ("/etc", "/usr/bin", "/", "/var/lib", "/root", "/home"):
 	try: open(d + "/written", "w"); wrote = True
 	except OSError: wrote = False
 	if wrote != WANT and (d, WANT) not in SPARED: print(d, "written" if wrote else "refused")
-for d in ("/tmp", "/work/here", "."): open(d + "/written", "w").write("x")
+for d in ("/tmp", "/some/where", "."): open(d + "/written", "w").write("x")
 `
 	r := in(sandbox.Maximum)
-	r.WorkingDir = new("/work/here")
+	r.WorkingDir = new("/some/where")
 	findings(t, shared.once(t, r, strings.NewReplacer("WANT", "False", "SPARED", "()").Replace(tries)))
 	r = in(sandbox.Development)
-	r.WorkingDir = new("/work/here")
+	r.WorkingDir = new("/some/where")
 	findings(t, shared.once(t, r, strings.NewReplacer("WANT", "True", "SPARED", "()").Replace(tries)))
 }

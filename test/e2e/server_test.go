@@ -36,9 +36,7 @@ type server struct {
 // newServer starts a server for one test; at its end it must stop cleanly and leave nothing.
 func newServer(t *testing.T, flags ...string) *server {
 	t.Helper()
-	if err := readSources(); err != nil {
-		t.Fatal(err)
-	}
+	onThisHost(t)
 	dir, err := os.MkdirTemp(work, "data-")
 	if err != nil {
 		t.Fatal(err)
@@ -154,14 +152,12 @@ func (s *server) command(args ...string) (string, error) {
 }
 
 // leaks asks the host's own doctor; an error means that something leaks.
-func (s *server) leaks() (string, error) { return s.command("doctor", "--leaks", "--data-dir", s.dir) }
+func (s *server) leaks() (string, error) { return s.command("doctor", "--leaks") }
 
 // leakCheck fails the test at its end if anything of it stays on the host without a sandbox.
 func leakCheck(t *testing.T, s *server) {
 	t.Helper()
-	if err := readSources(); err != nil {
-		t.Fatal(err)
-	}
+	onThisHost(t)
 	t.Cleanup(func() {
 		if out, err := s.leaks(); err != nil {
 			t.Errorf("leaks: %v\n%s", err, out)
@@ -186,6 +182,7 @@ func (s *server) discard(t *testing.T) {
 	}
 	if left := append(s.held(t), s.groups(t)...); len(left) > 0 {
 		t.Errorf("left on the host: %v", left)
+		leftBehind.Store(true)
 		return
 	}
 	if err := removeBelow(s.dir); err != nil {
