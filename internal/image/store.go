@@ -187,19 +187,33 @@ func (s *Store) removeLeftovers() error {
 		return err
 	}
 	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return nil
-	} else if err != nil {
+	entries, err := os.ReadDir(filepath.Join(s.dir, "tmp"))
+	if err != nil || len(entries) == 0 {
 		return err
 	}
-	entries, err := os.ReadDir(filepath.Join(s.dir, "tmp"))
-	if err != nil {
+	if building, err := lockWithin(f, settling); building || err != nil {
 		return err
 	}
 	for _, e := range entries {
 		err = errors.Join(err, s.removeTemp(filepath.Join(s.dir, "tmp", e.Name())))
 	}
 	return err
+}
+
+// settling is how long a killed build's children, which were between fork and exec, may hold its lock.
+const settling = 2 * time.Second
+
+// lockWithin takes the lock; building: another process has it for longer than that.
+func lockWithin(f *os.File, patience time.Duration) (building bool, err error) {
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return false, err
+		}
+		if time.Now().After(end) {
+			return true, nil
+		}
+	}
 }
 
 func (s *Store) tempDir() (string, error) { return os.MkdirTemp(filepath.Join(s.dir, "tmp"), "build-") }

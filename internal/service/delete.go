@@ -27,9 +27,11 @@ func (s *Service) Delete(ctx context.Context, namespace, id string) error {
 	l.end()
 	s.mu.Unlock()
 	ctx = context.WithoutCancel(ctx)
-	err = s.runtime.Delete(ctx, id)
+	// The record first: a server that dies in between leaves a machine without an owner, which the next one removes, and
+	// no sandbox that has lost its machine.
+	err = s.store.DeleteSandbox(ctx, id, record.Mode)
 	if err == nil {
-		err = s.store.DeleteSandbox(ctx, id, record.Mode)
+		err = s.runtime.Delete(ctx, id)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
