@@ -20,11 +20,12 @@ type Conn struct {
 // NewConn wraps a fresh connection to an agent.
 func NewConn(c net.Conn) *Conn { return &Conn{c, bufio.NewReaderSize(c, MaxData+5)} }
 
-// Setup furnishes the machine; tree is the mount that becomes the programs' root, nil where the agent finds it itself.
-func (c *Conn) Setup(s Setup, tree *os.File) (Place, error) {
+// Setup furnishes the machine; tree is the mount that becomes the programs' root, nil where the agent finds it itself, and
+// join are the cgroup.procs of the group that the reaper puts itself into.
+func (c *Conn) Setup(s Setup, tree *os.File, join ...*os.File) (Place, error) {
 	var files []*os.File
 	if tree != nil {
-		files = append(files, tree)
+		files = append([]*os.File{tree}, join...)
 	}
 	return c.call(KindSetup, s, files)
 }

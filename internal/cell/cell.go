@@ -30,9 +30,10 @@ type Cell struct {
 	spawn         chan func()
 }
 
-// Start makes the inner namespaces around the tree at root (a mount point) with the reaper as their first process.
-func Start(root string) (*Cell, error) {
-	pid, err := startReaper(root)
+// Start makes the inner namespaces around the tree at root (a mount point) with the reaper as their first process, which
+// joins the control groups whose cgroup.procs are given.
+func Start(root string, join []*os.File) (*Cell, error) {
+	pid, err := startReaper(root, join)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +73,7 @@ var masked = []string{
 var maskedDirs = []string{"acpi", "asound", "scsi", "driver", "tty", "bus", "fs", "irq", "pressure", "dynamic_debug", "sys/kernel/keys"}
 
 // startReaper forks the reaper and answers its pid when its mounts stand.
-func startReaper(root string) (int, error) {
+func startReaper(root string, join []*os.File) (int, error) {
 	s, err := host.NewScript(1 << 16)
 	if err != nil {
 		return 0, err
@@ -84,6 +85,7 @@ func startReaper(root string) (int, error) {
 	defer mapped.close()
 	defer ready.close()
 
+	joinGroups(s, join)
 	s.Wait("wait for the id maps", mapped.r)
 	s.Must("prctl(PR_SET_DUMPABLE)", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
 	s.Must("setsid", unix.SYS_SETSID)

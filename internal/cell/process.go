@@ -109,10 +109,7 @@ func file(fd *int, name string) *os.File {
 
 // write lays out what the child does until it waits.
 func (c *Cell) write(s *host.Script, conf Confinement, fds [5]pipe) {
-	zero := s.String("0")
-	for _, f := range conf.Join {
-		s.Must("join a control group", unix.SYS_WRITE, f.Fd(), zero, 1)
-	}
+	joinGroups(s, conf.Join)
 	s.Must("enter the user namespace", unix.SYS_SETNS, c.userns.Fd(), unix.CLONE_NEWUSER)
 	s.Must("enter the mount namespace", unix.SYS_SETNS, c.mntns.Fd(), unix.CLONE_NEWNS)
 	if conf.Without != "cgroup_namespace" {
@@ -142,6 +139,13 @@ func (c *Cell) write(s *host.Script, conf Confinement, fds [5]pipe) {
 	s.Must("tell", unix.SYS_WRITE, 4, s.String("1"), 1)
 	s.Wait("wait for what to run", 3)
 	s.Exit(127) // overwritten by Run
+}
+
+func joinGroups(s *host.Script, join []*os.File) {
+	zero := s.String("0")
+	for _, f := range join {
+		s.Must("join a control group", unix.SYS_WRITE, f.Fd(), zero, 1)
+	}
 }
 
 // confine gives up every power, in the one order in which that works.

@@ -51,6 +51,9 @@ func full(err error) bool {
 	return strings.Contains(err.Error(), unix.ENOSPC.Error())
 }
 
+// recipe is part of every template's name: raise it when templates come out otherwise.
+const recipe = "2"
+
 func (m *Maker) template(ctx context.Context, sizeMB int, journal bool) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -58,7 +61,7 @@ func (m *Maker) template(ctx context.Context, sizeMB int, journal bool) (string,
 	if journal {
 		kind = "journal"
 	}
-	path := filepath.Join(m.dir, fmt.Sprintf("%s-%d.img", kind, sizeMB))
+	path := filepath.Join(m.dir, fmt.Sprintf("%s-%d.%s.img", kind, sizeMB, recipe))
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}

@@ -89,9 +89,14 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return err
 	}
-	if len(files) != 1 {
-		return fmt.Errorf("setup with %d descriptors", len(files))
+	if len(files) == 0 {
+		return errors.New("setup without a root")
 	}
+	defer func() {
+		for _, f := range files[1:] {
+			f.Close()
+		}
+	}()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.cell != nil {
@@ -118,7 +123,7 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 			return err
 		}
 	}
-	if a.cell, err = cell.Start(cell.RootDir); err != nil {
+	if a.cell, err = cell.Start(cell.RootDir, files[1:]); err != nil {
 		return err
 	}
 	a.stays.Store(s.Stays)

@@ -27,8 +27,9 @@ type machine struct {
 	slot      int // of host ids
 	base      int // the first of them
 	process   *host.Process
-	disk      *os.File // its file system, to shut it down; nil after a recovery
-	line      *os.File // see lifeline
+	disk      *os.File   // its file system, to shut it down; nil after a recovery
+	line      *os.File   // see lifeline
+	moved     chan error // tells that the agent is in its control group; nil once that is known
 	isolation sandbox.Isolation
 
 	mu    sync.Mutex

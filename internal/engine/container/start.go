@@ -31,7 +31,7 @@ func (e *Engine) Start(ctx context.Context, spec engine.MachineSpec) (engine.Mac
 	defer cancel()
 	var undo host.Undo
 	defer undo.Run()
-	for _, step := range []func(context.Context, *host.Undo) error{m.claim, m.makeGroups, m.makeDisk, m.startAgent, m.furnish, m.parkFirst} {
+	for _, step := range []func(context.Context, *host.Undo) error{m.claim, m.makeGroups, m.makeDisk, m.startAgent, m.furnish, m.parkFirst, m.settle} {
 		if err := step(ctx, &undo); err != nil {
 			return nil, internal(err, "the machine could not be made")
 		}
@@ -166,7 +166,23 @@ func (m *machine) startAgent(_ context.Context, undo *host.Undo) error {
 	})
 	// When the host's memory runs out, it is not worth more than the host's own programs.
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("500"), 0)
-	return m.e.kernel.AddProcess(m.group.Child("agent"), pid)
+	m.moved = make(chan error, 1)
+	go func() { m.moved <- m.e.kernel.AddProcess(m.group.Child("agent"), pid) }()
+	if m.spec.Stateful { // it is about to let go of its lifeline, and must be found by its group from then on
+		return m.settle(nil, nil)
+	}
+	return nil
+}
+
+// settle waits until the agent is in its control group. The move may wait for a grace period (see host.Warm), in which
+// the machine is furnished.
+func (m *machine) settle(context.Context, *host.Undo) error {
+	if m.moved == nil {
+		return nil
+	}
+	err := <-m.moved
+	m.moved = nil
+	return err
 }
 
 // lifeline is the agent's standard input, a pipe that the daemon holds open: a machine ends with its daemon, a stateful
@@ -194,11 +210,20 @@ func (m *machine) furnish(ctx context.Context, _ *host.Undo) error {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	join, err := m.group.Child("agent").Join()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, f := range join {
+			f.Close()
+		}
+	}()
 	s := m.spec
 	_, err = conn.Setup(agent.Setup{
 		Hostname: "sandbox", ShmBytes: int64(s.Limits.MemoryMB) << 19, CPUs: cores(s.Limits), WorkingDir: s.WorkingDir, User: s.Security.User,
 		ReadOnly: s.Security.Preset == sandbox.Maximum, Writable: []string{"/tmp"}, Program: s.Program, Env: s.Env, Stays: s.Stateful,
-	}, tree)
+	}, tree, join...)
 	return err
 }
 
