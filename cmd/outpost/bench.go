@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -54,6 +55,9 @@ data directory can be read: the same program without isolation.
 Without --url and without a server on --data-dir it starts one for itself.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if runs < 1 {
+				return errors.New("--runs must be at least 1")
+			}
 			b := bench{runs: runs, log: cmd.ErrOrStderr()}
 			rows, err := b.run(cmd.Context(), at)
 			if err != nil {

@@ -34,7 +34,7 @@ type program struct {
 
 func (p *program) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVarP(&p.language, "language", "l", "", "language of the program (default by the file's ending)")
+	f.StringVarP(&p.language, "language", "l", "", "language of the program (default by the file's ending, Python for - and -c)")
 	f.StringVarP(&p.code, "code", "c", "", "the program itself, instead of a file")
 	f.StringArrayVar(&p.deps, "dep", nil, "a dependency, such as requests==2.32.3; may be repeated")
 	f.StringArrayVarP(&p.env, "env", "e", nil, "NAME=VALUE, or NAME for its value here; may be repeated")
@@ -80,7 +80,10 @@ func (p *program) read(file string, in io.Reader) (string, error) {
 		return string(code), err
 	}
 	if p.language == "" {
-		p.language = languageOf[filepath.Ext(file)]
+		ending := filepath.Ext(file)
+		if p.language = languageOf[ending]; p.language == "" && ending != "" {
+			return "", fmt.Errorf("%s: no language here has programs that end in %s: name the language by --language", file, ending)
+		}
 	}
 	code, err := os.ReadFile(file)
 	return string(code), err

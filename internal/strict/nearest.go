@@ -1,5 +1,7 @@
 package strict
 
+import "strings"
+
 // Nearest is the known word that a person most likely meant by word, "" where none is near.
 func Nearest(word string, known []string) string {
 	best, most := "", 1+len(word)/4
@@ -7,6 +9,9 @@ func Nearest(word string, known []string) string {
 		return ""
 	}
 	for _, k := range known {
+		if strings.HasPrefix(k, word+"_") { // the unit was forgotten
+			return k
+		}
 		if d := distance(word, k); d <= most {
 			best, most = k, d-1
 		}
