@@ -133,7 +133,7 @@ func (m *machine) makeDisk(ctx context.Context, undo *host.Undo) error {
 }
 
 // startAgent starts the machine's first process. It waits for its setup.
-func (m *machine) startAgent(_ context.Context, undo *host.Undo) error {
+func (m *machine) startAgent(ctx context.Context, undo *host.Undo) error {
 	listener, err := m.e.listen(m.spec.ID)
 	if err != nil {
 		return err
@@ -169,7 +169,7 @@ func (m *machine) startAgent(_ context.Context, undo *host.Undo) error {
 	m.moved = make(chan error, 1)
 	go func() { m.moved <- m.e.kernel.AddProcess(m.group.Child("agent"), pid) }()
 	if m.spec.Stateful { // it is about to let go of its lifeline, and must be found by its group from then on
-		return m.settle(nil, nil)
+		return m.settle(ctx, undo)
 	}
 	return nil
 }
