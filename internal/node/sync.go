@@ -41,6 +41,7 @@ func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service
 		states[i] = b.state()
 	}
 	n.sweep(ctx)
+	n.sweepDisks()
 	close(n.recovered)
 	return states, nil
 }
@@ -123,6 +124,7 @@ func (n *Node) sweepEvery(every time.Duration) {
 		select {
 		case <-tick.C:
 			n.sweep(n.ctx)
+			n.sweepDisks()
 		case <-n.ctx.Done():
 			return
 		}

@@ -106,7 +106,7 @@ func (m *machine) diskTree(ctx context.Context, image string, userns *os.File) (
 	if err := free(ctx, image); err != nil {
 		return nil, err
 	}
-	tree, err := m.e.kernel.MountExt4(image)
+	tree, err := m.e.kernel.MountExt4(image, "noinit_itable")
 	if err != nil {
 		return nil, err
 	}
