@@ -114,22 +114,34 @@ func ownerless(ctx context.Context, dataDir, installation string) (map[string]le
 		}
 		busy[h.SandboxID] = running && h.Busy
 	}
-	return all, ownerlessDisks(dataDir, func(id string) bool {
+	return all, ownerlessThings(dataDir, func(id string) bool {
 		_, recorded := known[id] // an ephemeral sandbox's disk outlives the server, too
 		return recorded || busy[id]
 	}, all)
 }
 
-// ownerlessDisks adds the persistent disks of which owned says that they have no owner.
-func ownerlessDisks(dataDir string, owned func(sandboxID string) bool, all map[string]leak) error {
-	dir := filepath.Join(dataDir, "volumes")
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+// ownerlessThings adds the persistent disks and GPUs of which owned says that they have no owner.
+func ownerlessThings(dataDir string, owned func(sandboxID string) bool, all map[string]leak) error {
+	add := func(id, thing string) {
+		if !owned(id) {
+			all[id] = leak{SandboxID: id, Things: append(all[id].Things, thing)}
+		}
 	}
-	for _, e := range entries {
-		if id := strings.TrimSuffix(e.Name(), ".img"); !owned(id) {
-			all[id] = leak{SandboxID: id, Things: []string{"disk " + filepath.Join(dir, e.Name())}}
+	for _, folder := range []string{"volumes", "gpus"} {
+		dir := filepath.Join(dataDir, folder)
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			if folder == "volumes" {
+				add(strings.TrimSuffix(e.Name(), ".img"), "disk "+path)
+				continue
+			}
+			if id, err := os.ReadFile(path); err == nil {
+				add(string(id), "gpu "+e.Name())
+			}
 		}
 	}
 	return nil

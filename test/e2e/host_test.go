@@ -23,7 +23,7 @@ func (s *server) held(t testing.TB) []string {
 		groups, _ := filepath.Glob("/sys/fs/cgroup/" + depth + mark + "/m_*")
 		all = append(all, groups...)
 	}
-	for _, dir := range []string{"run", "disks", "volumes"} {
+	for _, dir := range []string{"run", "disks", "volumes", "gpus"} {
 		entries, err := os.ReadDir(filepath.Join(s.dir, dir))
 		if err != nil {
 			t.Fatal(err)
