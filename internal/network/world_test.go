@@ -328,20 +328,20 @@ func certificate() (tls.Certificate, error) {
 
 // machine is a network namespace with a link, as a sandbox's machine has it.
 type machine struct {
-	t       *testing.T
+	t       testing.TB
 	ns      *os.File
 	link    *network.Link
 	sockets *netns.Sockets
 }
 
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
 }
 
-func open(t *testing.T, o network.Options) *network.Network {
+func open(t testing.TB, o network.Options) *network.Network {
 	t.Helper()
 	needRoot(t)
 	o.Kernel, o.Log, o.ResolvConf = host.New(), slog.New(slog.DiscardHandler), world.resolv
@@ -353,7 +353,7 @@ func open(t *testing.T, o network.Options) *network.Network {
 	return n
 }
 
-func newMachine(t *testing.T, n *network.Network, e network.Egress) *machine {
+func newMachine(t testing.TB, n *network.Network, e network.Egress) *machine {
 	t.Helper()
 	ns, err := newNamespace()
 	if err != nil {
