@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"outpost.run/outpost/internal/config"
+	"outpost.run/outpost/internal/disk"
 	"outpost.run/outpost/internal/engine/container"
 	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/internal/image"
@@ -28,7 +29,16 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	if err != nil {
 		return nil, err
 	}
-	engine, err := container.Open(container.Options{Kernel: host.New(), DataDir: c.DataDir, Installation: id})
+	budget := &disk.Budget{Reserve: int64(c.Disk.ReserveMB) << 20, Overcommit: int64(c.Disk.Overcommit)}
+	maker, err := disk.NewMaker(filepath.Join(c.DataDir, "templates"), budget)
+	if err != nil {
+		return nil, err
+	}
+	volumes, err := disk.NewVolumes(filepath.Join(c.DataDir, "volumes"), maker)
+	if err != nil {
+		return nil, err
+	}
+	engine, err := container.Open(container.Options{Kernel: host.New(), DataDir: c.DataDir, Installation: id, Disks: maker})
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +47,7 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 		return nil, err
 	}
 	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash}, log)
-	return node.New(engine, images, log), nil
+	return node.New(node.Config{Engine: engine, Images: images, Volumes: volumes, Log: log}), nil
 }
 
 // missing lists what is required and not there, a line each.

@@ -23,6 +23,7 @@ type Config struct {
 	Policy    Policy              `json:"policy"`
 	Images    Images              `json:"images"`
 	GPUs      map[string][]string `json:"gpus" doc:"CDI device names by kind of GPU"`
+	Disk      Disk                `json:"disk"`
 	DrainSecs int                 `json:"drain_secs" minimum:"0" doc:"time that execs under way have when the server stops"`
 	Ports     Ports               `json:"ports"`
 	Engines   Engines             `json:"engines"`
@@ -89,6 +90,12 @@ type Images struct {
 	AllowPrivateRegistries []string          `json:"allow_private_registries" doc:"registries at private addresses that may be asked"`
 }
 
+// Disk keeps the host's disk from filling up.
+type Disk struct {
+	ReserveMB  int `json:"reserve_mb" minimum:"0" doc:"MiB of the data directory's file system that no sandbox may count on"`
+	Overcommit int `json:"overcommit" minimum:"1" doc:"how many times the free space the disks that go with their machines may promise"`
+}
+
 // Ports are those that sandboxes may publish.
 type Ports struct {
 	Bind  string `json:"bind"`
@@ -142,7 +149,7 @@ func Default() Config {
 		Images: Images{Python: p.Images["python"], Bash: p.Images["bash"], StoreGB: 20},
 		Ports:  Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container"},
 		Pool: Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, ResultsTTLHours: 168},
-		DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
+		Disk: Disk{ReserveMB: 1024, Overcommit: 10}, DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
 	}
 }
 

@@ -7,12 +7,7 @@ func later(r sandbox.CreateRequest) (unserved sandbox.Faults) {
 	const yet = "is not supported by this server yet; leave it out"
 	for field, given := range map[string]bool{
 		"image":               r.Image != nil,
-		"disk_size_gb":        r.DiskSizeGB != nil,
-		"disk_mount_path":     r.DiskMountPath != nil,
 		"ports":               len(r.Ports) > 0,
-		"health_check":        r.HealthCheck != nil,
-		"ttl_secs":            r.TTLSecs != nil,
-		"idle_timeout_secs":   r.IdleTimeoutSecs != nil,
 		"resource_limits.gpu": r.ResourceLimits != nil && r.ResourceLimits.GPU != nil,
 	} {
 		if given {
