@@ -34,6 +34,9 @@ type Options struct {
 	Log        *slog.Logger
 	ResolvConf string        // the host's resolver configuration; "" is /etc/resolv.conf
 	Idle       time.Duration // after which a UDP session without traffic ends; 0 is 60 s
+	Bind       netip.Addr    // the address of published ports
+	First      int           // the first port that may be published
+	Last       int           // and the last
 }
 
 // What machines may have open at once. Each egress connection costs one descriptor and up to twice its buffer, each
@@ -58,6 +61,10 @@ type Network struct {
 	links   budget // egress connections of all machines together
 	ports   budget // published ones
 	asking  budget // names asked for at once
+
+	bind        netip.Addr
+	first, last int
+	turn        atomic.Uint32 // where the search for a free port begins
 }
 
 // Open makes a Network that speaks to the world from the network namespace of the caller.
@@ -66,7 +73,7 @@ func Open(o Options) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the host's routes can't be asked: %w", err)
 	}
-	n := &Network{kernel: o.Kernel, log: o.Log, idle: o.Idle, routes: routes, names: newUpstream(o.ResolvConf)}
+	n := &Network{kernel: o.Kernel, log: o.Log, idle: o.Idle, routes: routes, names: newUpstream(o.ResolvConf), bind: o.Bind, first: o.First, last: o.Last}
 	if n.idle == 0 {
 		n.idle = time.Minute
 	}
@@ -212,17 +219,27 @@ func (l *Link) begin() bool {
 	return !l.closed
 }
 
-// Close ends the machine's connections and takes its link away. It is idempotent, and nil may be closed.
-func (l *Link) Close() {
+// Close takes the link away from a machine that goes on, and ends its connections. It is idempotent, and nil may be
+// closed.
+func (l *Link) Close() { l.end(func() {}) }
+
+// End does the same for a machine that ends, much faster: the interface, which nobody listens to any more, goes with the
+// machine's network namespace. Taken away alone it would cost all links of the host a wait for the kernel's grace periods.
+func (l *Link) End() {
+	l.end(func() { _ = netns.Leave(l.tun) })
+}
+
+func (l *Link) end(first func()) {
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
-	first := !l.closed
+	once := !l.closed
 	l.closed = true
 	l.mu.Unlock()
-	if first {
+	if once {
 		l.cancel()
+		first()
 		l.tun.Close()
 		l.stack.close()
 	}

@@ -105,6 +105,13 @@ func (u *innerUDP) close() { u.end.Close() }
 type outerUDP struct{ *net.UDPConn }
 
 func (u outerUDP) next(use func([]byte)) error {
+	if err := u.nextRaw(use); err != nil && !again(err) {
+		return err
+	}
+	return nil
+}
+
+func (u outerUDP) nextRaw(use func([]byte)) error {
 	raw, err := u.SyscallConn()
 	if err != nil {
 		return err
@@ -124,9 +131,6 @@ func (u outerUDP) next(use func([]byte)) error {
 	})
 	if err != nil {
 		return err
-	}
-	if again(failed) {
-		return nil
 	}
 	return failed
 }

@@ -28,8 +28,8 @@ type Tun struct {
 // ErrNoDevice: this host has no tun devices.
 var ErrNoDevice = errors.New("this host has no " + Device)
 
-// busyLimit is how long a tun of a former daemon may take to be gone.
-const busyLimit = 2 * time.Second
+// busyLimit is how long a tun of a former daemon may take to be gone: its end takes each away, one after the other.
+const busyLimit = 20 * time.Second
 
 // OpenTun makes a tun in a network namespace that has none of that name.
 func OpenTun(k *host.Kernel, ns *os.File, t Tun) (*os.File, error) {
@@ -113,6 +113,19 @@ func (t Tun) furnish() error {
 		}
 	}
 	return nil
+}
+
+// Leave lets a tun's interface outlive its file, until its network namespace goes.
+func Leave(tun *os.File) error {
+	raw, err := tun.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) }); err != nil {
+		return err
+	}
+	return failed
 }
 
 // ProbeTun says whether tun devices can be made here, without making one.
