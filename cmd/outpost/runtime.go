@@ -14,6 +14,7 @@ import (
 	"outpost.run/outpost/internal/config"
 	"outpost.run/outpost/internal/disk"
 	"outpost.run/outpost/internal/engine/container"
+	"outpost.run/outpost/internal/gpu"
 	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/internal/image"
 	"outpost.run/outpost/internal/node"
@@ -46,8 +47,12 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	if err != nil {
 		return nil, err
 	}
+	gpus, err := gpu.NewPool(c.GPUs, gpu.NewCatalog(c.CDIDirs...), filepath.Join(c.DataDir, "gpus"))
+	if err != nil {
+		return nil, err
+	}
 	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash}, log)
-	return node.New(node.Config{Engine: engine, Images: images, Volumes: volumes, Log: log}), nil
+	return node.New(node.Config{Engine: engine, Images: images, Volumes: volumes, GPUs: gpus, Log: log}), nil
 }
 
 // missing lists what is required and not there, a line each.

@@ -4,11 +4,15 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"tags.cncf.io/container-device-interface/pkg/parser"
 
 	"outpost.run/outpost/internal/policy"
 	"outpost.run/outpost/sandbox"
@@ -23,6 +27,7 @@ type Config struct {
 	Policy    Policy              `json:"policy"`
 	Images    Images              `json:"images"`
 	GPUs      map[string][]string `json:"gpus" doc:"CDI device names by kind of GPU"`
+	CDIDirs   []string            `json:"cdi_dirs" doc:"folders of CDI specifications; /etc/cdi and /var/run/cdi unless given"`
 	Disk      Disk                `json:"disk"`
 	DrainSecs int                 `json:"drain_secs" minimum:"0" doc:"time that execs under way have when the server stops"`
 	Ports     Ports               `json:"ports"`
@@ -190,6 +195,7 @@ func (c Config) check(faults *sandbox.Faults) {
 			faults.Add("policy.defaults."+name, "is over policy.maximum.%s (%v)", name, pair[1])
 		}
 	}
+	c.checkGPUs(faults)
 	if net.ParseIP(c.Ports.Bind) == nil {
 		faults.Add("ports.bind", "must be an IP address")
 	}
@@ -205,6 +211,28 @@ func (c Config) check(faults *sandbox.Faults) {
 	for i, root := range c.Images.LocalRoots {
 		if !strings.HasPrefix(root, "/") {
 			faults.Add(fmt.Sprintf("images.local_roots[%d]", i), "must be an absolute path")
+		}
+	}
+}
+
+var gpuKind = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,32}$`)
+
+// checkGPUs wants device names as vendor.com/class=name, each under one kind.
+func (c Config) checkGPUs(faults *sandbox.Faults) {
+	under := map[string]string{}
+	for _, kind := range slices.Sorted(maps.Keys(c.GPUs)) {
+		at := sandbox.Field("gpus", kind)
+		if !gpuKind.MatchString(kind) {
+			faults.Add(at, "a kind of GPU is 1 to 32 letters, digits and _.-")
+		}
+		for i, device := range c.GPUs[kind] {
+			switch at := fmt.Sprintf("%s[%d]", at, i); {
+			case !parser.IsQualifiedName(device):
+				faults.Add(at, "must be a CDI device name, for example nvidia.com/gpu=0")
+			case under[device] != "":
+				faults.Add(at, "is under %s already", under[device])
+			}
+			under[device] = kind
 		}
 	}
 }

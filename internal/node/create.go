@@ -140,7 +140,7 @@ func (n *Node) startAs(ctx context.Context, b *box, spec engine.MachineSpec) (en
 // environment is what the image, the sandbox and the exec set, in this order.
 func environment(b *box, exec [][2]string) [][2]string {
 	b.mu.Lock()
-	env := slices.Clone(b.image.Config.Env)
+	env := append(slices.Clone(b.image.Config.Env), b.deviceEnv()...)
 	b.mu.Unlock()
 	env = append(env, b.spec.Env...)
 	return append(env, exec...)

@@ -35,7 +35,9 @@ func (n *Node) mounts(b *box) []engine.Mount {
 	if d := b.spec.Disk; d != nil && n.disks != nil {
 		all = append(all, engine.Mount{Kind: engine.DiskMount, Source: n.disks.Path(b.spec.ID), Path: d.MountPath})
 	}
-	return all
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append(all, b.deviceMounts()...)
 }
 
 // sweepDisks removes the disks whose sandbox is not there.
@@ -49,10 +51,7 @@ func (n *Node) sweepDisks() {
 		return
 	}
 	for _, id := range ids {
-		n.mu.Lock()
-		owned := n.boxes[id] != nil || n.making[id]
-		n.mu.Unlock()
-		if owned {
+		if n.owned(id) {
 			continue
 		}
 		if err := n.disks.Remove(id); err != nil {

@@ -5,12 +5,12 @@ import (
 	"errors"
 )
 
-// equip gives a new sandbox what it has beside its machines: a disk and published ports. On error it has nothing of it.
+// equip gives a new sandbox what it has beside its machines: devices, a disk and published ports. On error it has nothing of it.
 func (n *Node) equip(ctx context.Context, b *box) error {
 	n.mu.Lock()
 	n.making[b.spec.ID] = true
 	n.mu.Unlock()
-	for _, step := range []func(context.Context, *box) error{n.makeDisk, n.publish} {
+	for _, step := range []func(context.Context, *box) error{n.takeGPUs, n.makeDisk, n.publish} {
 		if err := step(ctx, b); err != nil {
 			return errors.Join(err, n.strip(b))
 		}
@@ -28,5 +28,18 @@ func (n *Node) equipped(b *box) {
 // strip takes a sandbox's things away; its machines are gone. What can't be removed now is the sweep's.
 func (n *Node) strip(b *box) error {
 	n.unpublish(b)
-	return n.removeDisk(b.spec)
+	return errors.Join(n.removeDisk(b.spec), n.freeGPUs(b))
+}
+
+// owned says whether a sandbox is here or is just being made.
+func (n *Node) owned(sandboxID string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.boxes[sandboxID] != nil || n.making[sandboxID]
+}
+
+// sweepThings takes away what sandboxes had that are not there.
+func (n *Node) sweepThings() {
+	n.sweepDisks()
+	n.sweepGPUs()
 }

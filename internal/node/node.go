@@ -12,6 +12,7 @@ import (
 
 	"outpost.run/outpost/internal/disk"
 	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/gpu"
 	"outpost.run/outpost/internal/image"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
@@ -29,6 +30,7 @@ type Node struct {
 	engine engine.Engine
 	images Images
 	disks  *disk.Volumes
+	gpus   *gpu.Pool
 	log    *slog.Logger
 	ctx    context.Context // ends with Close
 	stop   context.CancelFunc
@@ -54,6 +56,7 @@ type box struct {
 
 	mu        sync.Mutex
 	image     image.Image
+	devices   []gpu.Device
 	machine   engine.Machine // stateful: the one; ephemeral: made ahead for the next exec; nil for none
 	remains   string         // the id of a stateful sandbox's ended machine, whose files stay until the sandbox is deleted
 	isolation sandbox.Isolation
@@ -75,12 +78,13 @@ type Config struct {
 	Engine  engine.Engine
 	Images  Images
 	Volumes *disk.Volumes // nil: sandboxes can't have a disk
+	GPUs    *gpu.Pool     // nil: there are none
 	Log     *slog.Logger
 }
 
 // New makes a node; Sync must be called before anything else.
 func New(c Config) *Node {
-	n := &Node{engine: c.Engine, images: c.Images, disks: c.Volumes, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
+	n := &Node{engine: c.Engine, images: c.Images, disks: c.Volumes, gpus: c.GPUs, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.news.more = make(chan struct{}, 1)
 	go n.sweepEvery(time.Minute)
