@@ -63,6 +63,8 @@ var rooms = map[string]room{
 	"internal/gpu":             {imports: []string{"sandbox"}, why: lowest},
 	"internal/disk":            {imports: []string{"internal/host", "sandbox"}, why: lowest},
 	"internal/host":            {why: "the lowest room: raw kernel calls"},
+	"internal/host/netns":      {imports: []string{"internal/host"}, why: "raw kernel calls that need a library the agent must not carry"},
+	"internal/network":         {imports: []string{"internal/host", "internal/host/netns", "sandbox"}, why: lowest},
 	"internal/host/hosttest":   {imports: []string{"internal/host"}, why: "the only fake"},
 
 	"test/corpus":       {imports: []string{"client", "sandbox"}, why: testing_},

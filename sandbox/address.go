@@ -1,6 +1,9 @@
 package sandbox
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // special are address blocks that are not the public internet's, though some lie in its range. Source: IANA's registries
 // of special-purpose IPv4 and IPv6 addresses, and of multicast addresses.
@@ -14,12 +17,13 @@ var special = prefixes(
 	"168.63.129.16/32", // a cloud's metadata at an address that looks public
 
 	"2001::/23",               // protocol assignments: Teredo, benchmarks, ORCHID
-	"2001:db8::/32",           // documentation
 	"2002::/16",               // 6to4
-	"3fff::/20",               // documentation
 	"2620:4f:8000::/48",       // sinks of reverse lookups of private addresses
 	"2001:67c:2960:6464::/64", // a public NAT64
 )
+
+// examples are of documentation: nobody is there.
+var examples = prefixes("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20")
 
 // unicast6 is all that was ever given out of IPv6: what lies outside is loopback, link- and site-local, unique local,
 // multicast, IPv4-mapped, NAT64 or nobody's.
@@ -41,12 +45,8 @@ func IsPublic(a netip.Addr) bool {
 	case a.Is6() && (!unicast6.Contains(a) || isISATAP(a)):
 		return false
 	}
-	for _, p := range special {
-		if p.Contains(a) {
-			return false
-		}
-	}
-	return true
+	has := func(p netip.Prefix) bool { return p.Contains(a) }
+	return !slices.ContainsFunc(special, has) && !slices.ContainsFunc(examples, has)
 }
 
 // isISATAP: an IPv4 address in the lower half that a router of that prefix sends on. Source: RFC 5214, section 6.1.

@@ -59,7 +59,8 @@ type Setup struct {
 	User       string   // name, uid or uid:gid
 	Program    string   // an interpreter that must be there; "" for none
 	Env        [][2]string
-	Stays      bool // the machine outlives the daemon; else it ends when the agent's standard input does
+	Resolver   string // the address of the programs' DNS; "" for none
+	Stays      bool   // the machine outlives the daemon; else it ends when the agent's standard input does
 	Mounts     []Mount
 }
 

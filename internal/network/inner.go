@@ -30,9 +30,6 @@ var (
 	gateway6 = netip.MustParseAddr("fd00::1")
 )
 
-// Interface is the name of a machine's link.
-const Interface = "egress0"
-
 // Resolver is the address at which a machine with egress finds its DNS.
 func Resolver() netip.Addr { return gateway4 }
 
@@ -41,8 +38,8 @@ const mtu = 9000
 
 const nicID = 1
 
-func device(v6 bool) netns.Tun {
-	t := netns.Tun{Name: Interface, MTU: mtu, Addresses: []netip.Prefix{netip.PrefixFrom(machine4, 24)}, Gateways: []netip.Addr{gateway4}}
+func device(name string, v6 bool) netns.Tun {
+	t := netns.Tun{Name: name, MTU: mtu, Addresses: []netip.Prefix{netip.PrefixFrom(machine4, 24)}, Gateways: []netip.Addr{gateway4}}
 	if v6 {
 		t.Addresses = append(t.Addresses, netip.PrefixFrom(machine6, 64))
 		t.Gateways = append(t.Gateways, gateway6)

@@ -34,6 +34,7 @@ type Options struct {
 	Log        *slog.Logger
 	ResolvConf string        // the host's resolver configuration; "" is /etc/resolv.conf
 	Idle       time.Duration // after which a UDP session without traffic ends; 0 is 60 s
+	Interface  string        // the name of a machine's link
 	Bind       netip.Addr    // the address of published ports
 	First      int           // the first port that may be published
 	Last       int           // and the last
@@ -62,8 +63,10 @@ type Network struct {
 	ports   budget // published ones
 	asking  budget // names asked for at once
 
+	link        string // its name
 	bind        netip.Addr
 	first, last int
+	closing     sync.Once
 	turn        atomic.Uint32 // where the search for a free port begins
 }
 
@@ -73,7 +76,7 @@ func Open(o Options) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the host's routes can't be asked: %w", err)
 	}
-	n := &Network{kernel: o.Kernel, log: o.Log, idle: o.Idle, routes: routes, names: newUpstream(o.ResolvConf), bind: o.Bind, first: o.First, last: o.Last}
+	n := &Network{kernel: o.Kernel, log: o.Log, idle: o.Idle, routes: routes, names: newUpstream(o.ResolvConf), link: o.Interface, bind: o.Bind, first: o.First, last: o.Last}
 	if n.idle == 0 {
 		n.idle = time.Minute
 	}
@@ -89,10 +92,12 @@ func Open(o Options) (*Network, error) {
 	return n, nil
 }
 
-// Close lets go of what the Network itself holds; links and ports must be closed before.
+// Close lets go of what the Network itself holds; links and ports must be closed before. It is idempotent.
 func (n *Network) Close() {
-	n.routes.Close()
-	n.inside.Close()
+	n.closing.Do(func() {
+		n.routes.Close()
+		n.inside.Close()
+	})
 }
 
 // budget bounds what is in use at once.
@@ -191,7 +196,7 @@ func (n *Network) Connect(_ context.Context, ns *os.File, e Egress) (*Link, erro
 		return nil, err
 	}
 	v6 := n.hasIPv6()
-	tun, err := netns.OpenTun(n.kernel, ns, device(v6))
+	tun, err := netns.OpenTun(n.kernel, ns, device(n.link, v6))
 	if errors.Is(err, netns.ErrNoDevice) {
 		return nil, sandbox.Errorf(sandbox.NotSupported, err, "this host has no %s, which egress %s needs: ask for network.egress none, or have the operator run modprobe tun", netns.Device, e.Mode)
 	}

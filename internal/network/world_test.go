@@ -344,7 +344,7 @@ func needRoot(t testing.TB) {
 func open(t testing.TB, o network.Options) *network.Network {
 	t.Helper()
 	needRoot(t)
-	o.Kernel, o.Log, o.ResolvConf = host.New(), slog.New(slog.DiscardHandler), world.resolv
+	o.Kernel, o.Log, o.ResolvConf, o.Interface = host.New(), slog.New(slog.DiscardHandler), world.resolv, "egress0"
 	n, err := network.Open(o)
 	if err != nil {
 		t.Fatal(err)

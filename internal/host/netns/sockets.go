@@ -19,6 +19,8 @@ import (
 type Sockets struct {
 	start sync.Once
 	work  chan order
+	end   sync.Once
+	ended chan struct{}
 }
 
 type order struct {
@@ -57,29 +59,46 @@ func (s *Sockets) Dial(ctx context.Context, ns *os.File, network string, to neti
 }
 
 func (s *Sockets) socket(ns *os.File, family, kind int) (int, error) {
+	s.begin()
+	answer := make(chan made, 1)
+	select {
+	case s.work <- order{ns, family, kind, answer}:
+		m := <-answer
+		return m.fd, m.err
+	case <-s.ended:
+		return -1, net.ErrClosed
+	}
+}
+
+func (s *Sockets) begin() {
 	s.start.Do(func() {
-		s.work = make(chan order)
+		s.work, s.ended = make(chan order), make(chan struct{})
 		for range threads {
 			go s.serve()
 		}
 	})
-	answer := make(chan made, 1)
-	s.work <- order{ns, family, kind, answer}
-	m := <-answer
-	return m.fd, m.err
 }
 
-// Close ends the threads; no Dial may be under way or follow.
+// Close ends the threads; it is idempotent.
 func (s *Sockets) Close() {
-	s.start.Do(func() { s.work = make(chan order) })
-	close(s.work)
+	s.begin()
+	s.end.Do(func() { close(s.ended) })
 }
 
 // serve goes home after each socket, so that no machine's namespace is kept alive.
 func (s *Sockets) serve() {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	home, err := Own()
-	for o := range s.work {
+	for {
+		var o order
+		select {
+		case o = <-s.work:
+		case <-s.ended:
+			if home != nil {
+				home.Close()
+			}
+			return
+		}
 		if err != nil {
 			o.made <- made{-1, err}
 			continue
@@ -90,9 +109,6 @@ func (s *Sockets) serve() {
 			err = enter(home)
 		}
 		o.made <- made{fd, failed}
-	}
-	if home != nil {
-		home.Close()
 	}
 }
 
