@@ -55,7 +55,7 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	if err != nil {
 		return nil, err
 	}
-	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash}, log)
+	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}, log)
 	return node.New(node.Config{Engine: engine, Images: images, Volumes: volumes, GPUs: gpus, Network: net, Log: log}), nil
 }
 
@@ -89,6 +89,9 @@ func installation(dataDir string) (string, error) {
 // prepareImages makes missing default images in the background; the first that needs one waits for the same build.
 func prepareImages(ctx context.Context, images *image.Store, refs []string, log *slog.Logger) {
 	for _, ref := range refs {
+		if ref == "" { // the language is not served
+			continue
+		}
 		phase := ""
 		_, err := images.Ensure(ctx, ref, func(p image.Progress) {
 			if p.Phase != phase {

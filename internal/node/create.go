@@ -119,9 +119,7 @@ func (n *Node) startAs(ctx context.Context, b *box, spec engine.MachineSpec) (en
 	spec.SandboxID, spec.Stateful, spec.Layers = b.spec.ID, b.spec.Mode == sandbox.Stateful, img.Layers
 	spec.Security, spec.WorkingDir, spec.Env = b.spec.Security, b.spec.WorkingDir, environment(b, nil)
 	spec.Egress, spec.Resolver, spec.Mounts = b.spec.Network.Egress, resolver(b.spec.Network), n.mounts(b)
-	if l, ok := languages[b.spec.Language]; ok {
-		spec.Program = l.interpreter[0]
-	}
+	spec.Programs = languages[b.spec.Language].programs
 	limited, cancel := n.bounded(ctx, startTime)
 	defer cancel()
 	m, err := n.engine.Start(limited, spec)

@@ -1,12 +1,38 @@
 package node
 
+import (
+	_ "embed"
+	"slices"
+
+	"outpost.run/outpost/internal/agent"
+)
+
 // language is how code of a language is run.
 type language struct {
-	interpreter []string
-	file        string
+	programs []string // that the image must have
+	before   []string // what comes before the path of the code's file
+	file     string
+	scratch  bool // a folder of the exec's own comes before that path: it is compiled
 }
 
+// A compiled program replaces the shell that compiled it, so how it ends is told exactly, and it has the exec's limits
+// from the compiler's start. What the compiler said is shown where it failed: a program's stderr is its own.
+var (
+	//go:embed compile-go.sh
+	compileGo string
+	//go:embed compile-rust.sh
+	compileRust string
+)
+
 var languages = map[string]language{
-	"python": {[]string{"python3"}, "main.py"},
-	"bash":   {[]string{"bash"}, "main.sh"},
+	"python": {programs: []string{"python3"}, before: []string{"python3"}, file: "main.py"},
+	"node":   {programs: []string{"node"}, before: []string{"node"}, file: "main.js"},
+	"bash":   {programs: []string{"bash"}, before: []string{"bash"}, file: "main.sh"},
+	"go":     {programs: []string{"go", "sh"}, before: []string{"sh", "-c", compileGo, "go"}, file: "main.go", scratch: true},
+	"rust":   {programs: []string{"rustc", "cc", "sh"}, before: []string{"sh", "-c", compileRust, "rust"}, file: "main.rs", scratch: true},
+}
+
+// code says how code of the language is run.
+func (l language) code(r *agent.Run, text *string) {
+	r.Code, r.FileName, r.Programs, r.Interpreter, r.Scratch = text, l.file, l.programs, slices.Clone(l.before), l.scratch
 }

@@ -43,7 +43,10 @@ func Default() Policy {
 		Defaults: sandbox.Limits{MemoryMB: 512, CPUCores: 1, TimeoutMS: 30_000, DiskMB: 512, Pids: 256},
 		Maximum:  Maximum{MemoryMB: 8192, CPUCores: 8, TimeoutMS: 3_600_000, DiskMB: 10_240, DiskSizeGB: 100, Pids: 4096},
 		Quota:    Quota{Sandboxes: 1000, ConcurrentExecs: 100},
-		Images:   map[string]string{"python": "deb:trixie?include=python3", "bash": "deb:trixie"},
+		Images: map[string]string{
+			"python": "deb:trixie?include=python3", "node": "deb:trixie?include=nodejs", "go": "deb:trixie?include=golang-go",
+			"rust": "deb:trixie?include=rustc", "bash": "deb:trixie",
+		},
 		MicroVM: "this server has no microVM engine; leave jailer_enabled out to get a container, " +
 			"or ask an operator whose server has Firecracker, its jailer and KVM",
 	}
@@ -66,15 +69,11 @@ func (p Policy) Languages() []string {
 // KnownLanguages are all that the contract names, for filters.
 func KnownLanguages() []string { return slices.Clone(known) }
 
-// checkLanguage gives nil, UnsupportedLanguage for a word that is no language, or NotSupported for one not served yet.
+// checkLanguage gives nil or UnsupportedLanguage.
 func (p Policy) checkLanguage(language string) error {
-	switch {
-	case p.Images[language] != "":
+	if p.Images[language] != "" {
 		return nil
-	case slices.Contains(known, language):
-		f := sandbox.Faults{{Field: "language", Reason: language + " is not supported yet; this server has " + strings.Join(p.Languages(), ", ")}}
-		return f.Err(sandbox.NotSupported)
 	}
-	f := sandbox.Faults{{Field: "language", Reason: "is not known; this server has " + strings.Join(p.Languages(), ", ")}}
+	f := sandbox.Faults{{Field: "language", Reason: "is not one of this server's, which are " + strings.Join(p.Languages(), ", ")}}
 	return f.Err(sandbox.UnsupportedLanguage)
 }

@@ -39,6 +39,8 @@ func TestCreateRefusals(t *testing.T) {
 	narrow.Floor = sandbox.Standard
 	highest := policy.Default()
 	highest.Floor = sandbox.Maximum
+	few := policy.Default()
+	few.Images = map[string]string{"python": "deb:trixie"}
 	open := policy.Default()
 	open.AllowSeccompDisabled = true
 	for _, tc := range []struct {
@@ -63,7 +65,7 @@ func TestCreateRefusals(t *testing.T) {
 		{"a label", policy.Default(), python(func(r *create) { r.Labels = map[string]string{"a:b": ""} }), sandbox.Invalid, []string{`labels["a:b"]`}},
 		{"the same port twice", policy.Default(), python(func(r *create) { r.Ports = []sandbox.PortRequest{{GuestPort: new(80)}, {GuestPort: new(80)}} }), sandbox.Invalid, []string{"ports[1].guest_port"}},
 		{"a language nobody knows", policy.Default(), create{Language: new("cobol")}, sandbox.UnsupportedLanguage, []string{"language"}},
-		{"a language not served", policy.Default(), create{Language: new("go")}, sandbox.NotSupported, []string{"language"}},
+		{"a language not served", few, create{Language: new("go")}, sandbox.UnsupportedLanguage, []string{"language"}},
 		{"fields not served, all of them", policy.Default(), python(func(r *create) {
 			r.Image, r.TTLSecs, r.DiskSizeGB = new("deb:trixie"), new(5), new(1)
 		}), sandbox.NotSupported, []string{"image"}},

@@ -2,7 +2,7 @@
 // them. It sends a program only; what is expected stays here.
 //
 // Programs come from programs.jsonl.gz of --programs (by default ../shared/corpus, where that is there), else from
-// testdata/corpus: NAME.ok.py exits 0, NAME.bug.py does not.
+// testdata/corpus: NAME.ok.py exits 0, NAME.bug.py does not; the ending tells the language.
 package main
 
 import (
@@ -39,7 +39,7 @@ type entry struct {
 
 func main() {
 	programs := flag.String("programs", "../shared/corpus", "folder with programs.jsonl.gz; testdata/corpus is used where it has none")
-	languages := flag.String("languages", "python,bash", "languages to run, separated by commas")
+	languages := flag.String("languages", "python,node,go,rust,bash", "languages to run, separated by commas")
 	parallel := flag.Int("parallel", 4, "programs at once")
 	binary := flag.String("server", "bin/outpost", "outpost to start as the server, unless OUTPOST_URL names one")
 	flag.Parse()
@@ -106,7 +106,7 @@ func load(folder string) (all []entry, from string, err error) {
 	}
 }
 
-var languageOf = map[string]string{".py": "python", ".sh": "bash"}
+var languageOf = map[string]string{".py": "python", ".js": "node", ".go": "go", ".rs": "rust", ".sh": "bash"}
 
 func loadOwn(folder fs.FS) (all []entry, err error) {
 	names, err := fs.Glob(folder, "*.*.*")
@@ -118,7 +118,7 @@ func loadOwn(folder fs.FS) (all []entry, err error) {
 		stem := strings.TrimSuffix(name, filepath.Ext(name))
 		e := entry{ID: stem, Language: languageOf[filepath.Ext(name)], Expect: strings.TrimPrefix(filepath.Ext(stem), "."), Code: string(code)}
 		if e.Language == "" || e.Expect != "ok" && e.Expect != "bug" {
-			return nil, fmt.Errorf("testdata/corpus/%s: want NAME.ok.py, NAME.bug.py, or the like with .sh", name)
+			return nil, fmt.Errorf("testdata/corpus/%s: want NAME.ok.py, NAME.bug.py, or the like with .js, .go, .rs, .sh", name)
 		}
 		all = append(all, e)
 	}

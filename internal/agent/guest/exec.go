@@ -4,11 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path"
-	"slices"
 	"strings"
 	"sync"
 	"unsafe"
@@ -28,6 +26,9 @@ type execution struct {
 	who     user
 	process *cell.Process
 	killer  *os.File // cgroup.kill, nil where there is none
+
+	file, scratch string // of the program's code; "" for none
+	temporary     bool   // they must be removed
 
 	mu   sync.Mutex
 	over bool // it has ended: a background process of it is no longer the connection's
@@ -121,7 +122,8 @@ func (x *execution) finish() {
 
 // serve waits for Run, lets the program run and tells how it ended.
 func (x *execution) serve(gone <-chan cell.Ended) error {
-	run, program, file, err := x.begin()
+	run, program, err := x.begin()
+	defer x.tidy()
 	tooLong := errors.Is(err, cell.ErrTooLong)
 	if tooLong {
 		x.kill()
@@ -155,25 +157,23 @@ func (x *execution) serve(gone <-chan cell.Ended) error {
 	if err := x.collect(run.Collect, run.Dir); err != nil {
 		return err
 	}
-	if file != "" && !run.KillRest { // the next exec finds the directory as it was
-		_ = as(x.who, func() error { return remove(file) })
-	}
+	x.tidy() // the next exec finds all as it was
 	x.finish()
 	return agent.WriteFrame(x.conn, agent.KindComplete, nil)
 }
 
 // begin takes in what is to run, and lets it.
-func (x *execution) begin() (run agent.Run, p cell.Program, file string, err error) {
+func (x *execution) begin() (run agent.Run, p cell.Program, err error) {
 	if run, err = x.prepare(); err != nil {
-		return run, p, "", err
+		return run, p, err
 	}
-	if p, file, err = x.program(run); err != nil {
-		return run, p, "", err
+	if p, err = x.program(run); err != nil {
+		return run, p, err
 	}
 	if err = agent.WriteFrame(x.conn, agent.KindBegin, nil); err != nil {
-		return run, p, "", err
+		return run, p, err
 	}
-	return run, p, file, x.process.Run(p)
+	return run, p, x.process.Run(p)
 }
 
 func (x *execution) write(kind agent.Kind, v any) error {
@@ -265,51 +265,6 @@ func putFile(asked, name string, content []byte, who user, flags int) error {
 		return err // the caller has another name to try
 	}
 	return &refusal{agent.Failure{Code: sandbox.Invalid, Field: "files", Message: fmt.Sprintf("%s can't be written: %s", asked, reason(err))}, err}
-}
-
-// program says what to start; with code, its file is written first and named.
-func (x *execution) program(run agent.Run) (p cell.Program, file string, err error) {
-	env := environment(x.who, run.Env)
-	argv := slices.Clone(run.Argv)
-	if run.Code != nil {
-		if !runnable(run.Interpreter[0], run.Env) {
-			return p, "", refuse(sandbox.LanguageRuntimeMissing, "", "the image has no %s: create a sandbox of that language, or with an image that has it", run.Interpreter[0])
-		}
-		if file, err = x.putCode(run); err != nil {
-			return p, "", err
-		}
-		argv = append(slices.Clone(run.Interpreter), file)
-	}
-	argv = append(argv, run.Args...)
-	return cell.Program{Paths: candidates(argv[0], env), Argv: argv, Env: env, Dir: run.Dir}, file, nil
-}
-
-// putCode writes the program's file into the working directory, so that it finds its neighbours; under another name
-// where the name is taken, and below /tmp where the user may not write.
-func (x *execution) putCode(run agent.Run) (string, error) {
-	stem, ext, _ := strings.Cut(run.FileName, ".")
-	names := []string{path.Join(run.Dir, run.FileName)}
-	for i := range 64 {
-		names = append(names, path.Join(run.Dir, fmt.Sprintf("%s-%d.%s", stem, i+2, ext)))
-	}
-	names = append(names, fmt.Sprintf("/tmp/program-%d/%s", x.process.Pid, run.FileName))
-	var err error
-	for i := 0; i < len(names); i++ {
-		err = as(x.who, func() error {
-			return putFile(run.FileName, names[i], []byte(*run.Code), x.who, unix.O_EXCL)
-		})
-		if err == nil {
-			return names[i], nil
-		}
-		if !errors.Is(err, fs.ErrExist) && i < len(names)-2 {
-			i = len(names) - 2 // the directory can't be written: go to the last
-		}
-		var r *refusal
-		if errors.As(err, &r) {
-			return "", err
-		}
-	}
-	return "", refuse(sandbox.Invalid, "working_dir", "the program's file can't be written to %s: %s", run.Dir, reason(err))
 }
 
 // notStarted gives the exit code and the words of a shell for a program that can't be started.
