@@ -10,11 +10,12 @@ import (
 
 	"outpost.run/outpost/internal/host/netns"
 	"outpost.run/outpost/internal/network"
+	"outpost.run/outpost/internal/network/networktest"
 )
 
 // TestAClosedLinkLeavesNothing: no goroutine, no descriptor and no interface, with connections open and closed.
 func TestAClosedLinkLeavesNothing(t *testing.T) {
-	setZone(map[string][]string{"a.example": {"93.184.216.34"}})
+	world.Zone(map[string][]string{"a.example": {"93.184.216.34"}})
 	n := open(t, network.Options{})
 	once := func() {
 		m := newMachine(t, n, network.Egress{Mode: network.Public})
@@ -71,7 +72,7 @@ func BenchmarkConnect(b *testing.B) {
 	namespaces := []*os.File{}
 	links := []*network.Link{}
 	for range b.N {
-		ns, err := newNamespace()
+		ns, err := networktest.NewNamespace()
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"outpost.run/outpost/internal/network"
+	"outpost.run/outpost/internal/network/networktest"
 )
 
 var forbidden = []string{
@@ -77,7 +78,7 @@ func TestAHostAddressThatCameLaterIsRefused(t *testing.T) {
 	if _, err := m.get("93.184.216.77:80", "x.example"); err != nil {
 		t.Fatal(err)
 	}
-	if err := join("lo", "93.184.216.77/32", "2600:9000:2::77/128"); err != nil {
+	if err := networktest.AddAddresses("lo", "93.184.216.77/32", "2600:9000:2::77/128"); err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range []string{"93.184.216.77", "2600:9000:2::77"} {
@@ -90,8 +91,10 @@ func TestAHostAddressThatCameLaterIsRefused(t *testing.T) {
 func TestDatagrams(t *testing.T) {
 	m := newMachine(t, open(t, network.Options{}), network.Egress{Mode: network.Public})
 	for _, a := range []string{"93.184.216.34:7", "[2600:9000:1::34]:7"} {
-		if !answersUDP(m, a) {
-			t.Errorf("no echo from %s", a)
+		for end := time.Now().Add(10 * time.Second); !answersUDP(m, a); {
+			if time.Now().After(end) {
+				t.Fatalf("no echo from %s", a)
+			}
 		}
 	}
 	if answersUDP(m, "93.184.216.34:9") {
@@ -116,7 +119,7 @@ func TestNamesAreResolvedAndFiltered(t *testing.T) {
 	for i := range 200 {
 		many = append(many, "93.184.217."+string(rune('1'+i%9)))
 	}
-	setZone(map[string][]string{
+	world.Zone(map[string][]string{
 		"a.example":       {"93.184.216.34", "10.0.0.5", "2600:9000:1::34", "::1", "fd00::1", "127.0.0.1", hostOwn, "::ffff:93.184.216.34"},
 		"private.example": {"10.9.0.5", "169.254.169.254"}, "many.example": many, "db.internal": {"93.184.216.34"}, "printer.local": {"93.184.216.34"}, "host": {"93.184.216.34"},
 	})
@@ -138,9 +141,7 @@ func TestNamesAreResolvedAndFiltered(t *testing.T) {
 	if answer, err := m.lookUp("tcp", "many.example", dnsmessage.TypeA); err != nil || len(answer.Answers) != 200 {
 		t.Errorf("a large answer by TCP has %d records, %v", len(answer.Answers), err)
 	}
-	world.mu.Lock()
-	defer world.mu.Unlock()
-	for _, name := range world.asked {
+	for _, name := range world.Asked() {
 		if strings.HasSuffix(name, ".local") || strings.HasSuffix(name, ".internal") || strings.ContainsAny(name, "\x00 ") || strings.HasSuffix(name, "arpa") {
 			t.Errorf("the host's resolver was asked for %q", name)
 		}
@@ -152,7 +153,7 @@ func allow(entries ...string) network.Egress {
 }
 
 func TestAllowReachesWhatIsListedOnly(t *testing.T) {
-	setZone(map[string][]string{
+	world.Zone(map[string][]string{
 		"ok.example": {"93.184.216.34"}, "sub.below.example": {"93.184.216.35"}, "below.example": {"93.184.216.36"}, "port.example": {"93.184.216.37"},
 		"other.example": {"93.184.216.38"},
 	})
@@ -165,10 +166,7 @@ func TestAllowReachesWhatIsListedOnly(t *testing.T) {
 			t.Errorf("%s resolves to %v", name, got)
 		}
 	}
-	world.mu.Lock()
-	asked := slices.Clone(world.asked)
-	world.mu.Unlock()
-	for _, name := range asked {
+	for _, name := range world.Asked() {
 		if name != "ok.example" && name != "sub.below.example" && name != "port.example" {
 			t.Errorf("the world was told of %s", name)
 		}
@@ -195,7 +193,7 @@ func TestAllowReachesWhatIsListedOnly(t *testing.T) {
 }
 
 func TestTheNameInTLSAndHTTPIsHeldAgainstTheList(t *testing.T) {
-	setZone(map[string][]string{"ok.example": {"93.184.216.34"}, "ok2.example": {"93.184.216.35"}})
+	world.Zone(map[string][]string{"ok.example": {"93.184.216.34"}, "ok2.example": {"93.184.216.35"}})
 	m := newMachine(t, open(t, network.Options{}), allow("ok.example", "*.ok2.example", "8.8.8.8"))
 	m.addresses("ok.example")
 	for _, tc := range []struct {
@@ -250,11 +248,9 @@ func TestTheNameInTLSAndHTTPIsHeldAgainstTheList(t *testing.T) {
 }
 
 func TestRebindingIsRefused(t *testing.T) {
-	setZone(nil)
+	world.Zone(nil)
 	now := "93.184.216.34"
-	world.mu.Lock()
-	world.answers = map[string]func() []string{"turn.example": func() []string { return []string{now} }}
-	world.mu.Unlock()
+	world.Answer("turn.example", now)
 	for _, e := range []network.Egress{allow("turn.example"), {Mode: network.Public}} {
 		m := newMachine(t, open(t, network.Options{}), e)
 		if got := m.addresses("turn.example"); len(got) != 1 {
@@ -264,9 +260,7 @@ func TestRebindingIsRefused(t *testing.T) {
 			t.Error(err)
 		}
 		for _, turned := range []string{"10.9.0.5", "127.0.0.1", "169.254.169.254", hostOwn} {
-			world.mu.Lock()
-			world.answers["turn.example"] = func() []string { return []string{turned} }
-			world.mu.Unlock()
+			world.Answer("turn.example", turned)
 			if got := m.addresses("turn.example"); len(got) > 0 {
 				t.Errorf("turn.example now is %v", got)
 			}
@@ -274,8 +268,6 @@ func TestRebindingIsRefused(t *testing.T) {
 				t.Errorf("%s is reached after the name turned to it", turned)
 			}
 		}
-		world.mu.Lock()
-		world.answers["turn.example"] = func() []string { return []string{now} }
-		world.mu.Unlock()
+		world.Answer("turn.example", now)
 	}
 }
