@@ -118,7 +118,7 @@ func (n *Node) startAs(ctx context.Context, b *box, spec engine.MachineSpec) (en
 	}
 	spec.SandboxID, spec.Stateful, spec.Layers = b.spec.ID, b.spec.Mode == sandbox.Stateful, img.Layers
 	spec.Security, spec.WorkingDir, spec.Env = b.spec.Security, b.spec.WorkingDir, environment(b, nil)
-	spec.Egress, spec.Mounts = b.spec.Network.Egress, n.mounts(b)
+	spec.Egress, spec.Resolver, spec.Mounts = b.spec.Network.Egress, resolver(b.spec.Network), n.mounts(b)
 	spec.Programs = languages[b.spec.Language].programs
 	limited, cancel := n.bounded(ctx, startTime)
 	defer cancel()
