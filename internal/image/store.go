@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +23,12 @@ type Store struct {
 	ctx   context.Context // of all builds; ended by Close
 	close context.CancelFunc
 
+	roots     []string
+	grants    []grant
+	transport http.RoundTripper
+	bounds    Bounds        // of one image
+	turns     chan struct{} // of pulls
+
 	mu       sync.Mutex
 	flights  map[string]*flight
 	expected map[string]bool // layers of images that are being made
@@ -37,9 +44,25 @@ type flight struct {
 	err     error
 }
 
+// Options is the operator's word on images.
+type Options struct {
+	LocalRoots        []string            // folders below which images by path may lie
+	Private           map[string][]string // what of registries the host's credentials are for, and for which namespaces
+	PrivateRegistries []string            // HOST or HOST:PORT of registries at private addresses that may be asked
+	Bounds            Bounds              // of one image; zero: the usual
+}
+
+// usual are the bounds of one image.
+var usual = Bounds{Bytes: 16 << 30, Files: 1 << 20}
+
+const pullsAtOnce = 3
+
 // Open gives the store in dir, making it where it is missing and removing what an interrupted build left. dir must be
 // on a disk file system: EROFS files on others can't be mounted without a loop device.
-func Open(dir string) (*Store, error) {
+func Open(dir string) (*Store, error) { return OpenWith(dir, Options{}) }
+
+// OpenWith is Open with the operator's word. Error Invalid: the word makes no sense.
+func OpenWith(dir string, o Options) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -49,7 +72,16 @@ func Open(dir string) (*Store, error) {
 			return nil, sandbox.Errorf(sandbox.Internal, err, "the image store can't be made")
 		}
 	}
-	s := &Store{dir: dir, flights: map[string]*flight{}, expected: map[string]bool{}}
+	s := &Store{
+		dir: dir, flights: map[string]*flight{}, expected: map[string]bool{}, turns: make(chan struct{}, pullsAtOnce),
+		roots: o.LocalRoots, transport: newTransport(o.PrivateRegistries), bounds: o.Bounds,
+	}
+	if s.bounds == (Bounds{}) {
+		s.bounds = usual
+	}
+	if s.grants, err = parseGrants(o.Private); err != nil {
+		return nil, err
+	}
 	s.ctx, s.close = context.WithCancel(context.Background())
 	if err := s.removeLeftovers(); err != nil {
 		return nil, sandbox.Errorf(sandbox.Internal, err, "what an interrupted image build left can't be removed")
@@ -63,21 +95,46 @@ func (s *Store) Close() {
 	s.work.Wait()
 }
 
-// Ensure gives the image of ref, building it where it is missing; progress (nil for none) is called from this goroutine
-// while it waits. Callers of one ref share one build, which goes on when a caller's ctx ends.
-//
-// Errors: ImageNotFound, a reference, suite or package that is not there; NotSupported, this host can't build images,
-// with what mends it; Internal, with the failing tool's last line. A failed build is tried anew by the next call.
+// Ensure is EnsureFor the host itself.
 func (s *Store) Ensure(ctx context.Context, ref string, progress func(Progress)) (Image, error) {
+	return s.EnsureFor(ctx, Asker{Host: true}, ref, progress)
+}
+
+// EnsureFor gives the image of ref, getting it where it is missing; progress (nil for none) is called from this goroutine
+// while it waits. Callers of one ref share one pull or build, which goes on when a caller's ctx ends. What a tag means
+// is looked up once: Refresh looks again.
+//
+// Errors: ImageNotFound, a reference, suite or package that is not there or not for the asker, with the reason; Invalid, a
+// form that is not for the asker; NotSupported, this host can't build images, with what mends it; Capacity; Internal, with
+// the failing tool's last line. What failed is tried anew by the next call.
+func (s *Store) EnsureFor(ctx context.Context, by Asker, ref string, progress func(Progress)) (Image, error) {
+	return s.ensure(ctx, by, ref, false, progress)
+}
+
+// Refresh is Ensure that looks again what a registry's reference or a path means; the image so far stays while it does,
+// and for sandboxes that have it.
+func (s *Store) Refresh(ctx context.Context, ref string, progress func(Progress)) (Image, error) {
+	return s.ensure(ctx, Asker{Host: true}, ref, true, progress)
+}
+
+func (s *Store) ensure(ctx context.Context, by Asker, ref string, anew bool, progress func(Progress)) (Image, error) {
 	r, err := parseReference(ref)
 	if err != nil {
 		return Image{}, err
 	}
-	ref = r.String()
-	if img, ok := s.Get(ref); ok {
-		return img, nil
+	credentials, err := s.admit(r, by)
+	if err != nil {
+		return Image{}, err
 	}
-	f, err := s.join(r)
+	if m, ok := s.ready(r); ok && (!anew || r.form == packages) {
+		if err := s.mayUse(m, r, by); err != nil {
+			return Image{}, err
+		}
+		if img, ok := s.Get(ref); ok {
+			return img, nil
+		}
+	}
+	f, err := s.join(r, credentials)
 	if err != nil {
 		return Image{}, err
 	}
@@ -98,8 +155,18 @@ func (s *Store) Ensure(ctx context.Context, ref string, progress func(Progress))
 	}
 }
 
-// join gives the build of r that is under way, or starts it.
-func (s *Store) join(r reference) (*flight, error) {
+// ready is the manifest of an image whose layers are all there.
+func (s *Store) ready(r reference) (manifest, bool) {
+	m, err := readManifest(s.refPath(r.String()))
+	if err != nil {
+		return m, false
+	}
+	_, ok := s.imageOf(m)
+	return m, ok
+}
+
+// join gives the pull or build of r that is under way, or starts it.
+func (s *Store) join(r reference, credentials bool) (*flight, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ref := r.String()
@@ -109,13 +176,13 @@ func (s *Store) join(r reference) (*flight, error) {
 	if s.ctx.Err() != nil {
 		return nil, sandbox.Errorf(sandbox.ShuttingDown, nil, "the image store is closed")
 	}
-	f := &flight{done: make(chan struct{}), changed: make(chan struct{}), now: Progress{Ref: ref, Phase: "lists"}}
+	f := &flight{done: make(chan struct{}), changed: make(chan struct{}), now: Progress{Ref: ref, Phase: "waiting"}}
 	s.flights[ref] = f
 	s.work.Go(func() {
-		f.img, f.err = s.build(s.ctx, r, func(p Progress) {
+		f.img, f.err = s.obtain(s.ctx, r, credentials, func(phase string, done, total int64) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			f.now = p
+			f.now = Progress{Ref: ref, Phase: phase, Done: done, Total: total}
 			close(f.changed)
 			f.changed = make(chan struct{})
 		})
@@ -131,6 +198,16 @@ func (s *Store) join(r reference) (*flight, error) {
 		close(f.done)
 	})
 	return f, nil
+}
+
+func (s *Store) obtain(ctx context.Context, r reference, credentials bool, step func(string, int64, int64)) (Image, error) {
+	switch r.form {
+	case packages:
+		return s.build(ctx, r, step)
+	case registryForm:
+		return s.pull(ctx, r, credentials, step)
+	}
+	return s.local(ctx, r, step)
 }
 
 // typed gives err the code Internal where it has none.
