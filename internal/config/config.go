@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -84,15 +85,15 @@ type Quota struct {
 
 // Images are the images of the languages, and how images are kept.
 type Images struct {
-	Python                 string            `json:"python" doc:"image of the language; empty: not served"`
-	Bash                   string            `json:"bash" doc:"image of the language; empty: not served"`
-	Node                   string            `json:"node" doc:"image of the language; empty: not served"`
-	Go                     string            `json:"go" doc:"image of the language; empty: not served"`
-	Rust                   string            `json:"rust" doc:"image of the language; empty: not served"`
-	StoreGB                int               `json:"store_gb" minimum:"1" doc:"how much the image store may hold"`
-	LocalRoots             []string          `json:"local_roots" doc:"folders that images may be taken from"`
-	Private                map[string]string `json:"private" doc:"registry credentials"`
-	AllowPrivateRegistries []string          `json:"allow_private_registries" doc:"registries at private addresses that may be asked"`
+	Python                 string              `json:"python" doc:"image of the language; empty: not served"`
+	Bash                   string              `json:"bash" doc:"image of the language; empty: not served"`
+	Node                   string              `json:"node" doc:"image of the language; empty: not served"`
+	Go                     string              `json:"go" doc:"image of the language; empty: not served"`
+	Rust                   string              `json:"rust" doc:"image of the language; empty: not served"`
+	StoreGB                int                 `json:"store_gb" minimum:"1" doc:"how much the image store may hold"`
+	LocalRoots             []string            `json:"local_roots" doc:"folders that images may be taken from"`
+	Private                map[string][]string `json:"private" doc:"namespaces that may use the host's registry credentials, by repository or PLACE/*; * is all"`
+	AllowPrivateRegistries []string            `json:"allow_private_registries" doc:"registries at private addresses that may be asked"`
 }
 
 // Disk keeps the host's disk from filling up.
@@ -103,8 +104,17 @@ type Disk struct {
 
 // Ports are those that sandboxes may publish.
 type Ports struct {
-	Bind  string `json:"bind"`
+	Bind  string `json:"bind" doc:"address at which the ports of sandboxes are published"`
 	Range string `json:"range" doc:"FIRST-LAST"`
+}
+
+// Published are the addresses that the ports of sandboxes may have; check has judged them.
+func (p Ports) Published() (bind netip.Addr, first, last int) {
+	bind, _ = netip.ParseAddr(p.Bind)
+	from, to, _ := strings.Cut(p.Range, "-")
+	first, _ = strconv.Atoi(from)
+	last, _ = strconv.Atoi(to)
+	return bind, first, last
 }
 
 // Engines are the isolation technologies.
@@ -198,7 +208,7 @@ func (c Config) check(faults *sandbox.Faults) {
 		}
 	}
 	c.checkGPUs(faults)
-	if net.ParseIP(c.Ports.Bind) == nil {
+	if a, err := netip.ParseAddr(c.Ports.Bind); err != nil || a.Is4In6() {
 		faults.Add("ports.bind", "must be an IP address")
 	}
 	first, last, pair := strings.Cut(c.Ports.Range, "-")

@@ -50,7 +50,7 @@ func (s *Store) hasUser(layers []string, name string) bool {
 			continue
 		}
 		for line := range strings.Lines(string(b)) {
-			if strings.HasPrefix(line, name+":") && strings.Count(line, ":") == 6 {
+			if f := strings.Split(line, ":"); len(f) == 7 && f[0] == name && strings.Trim(f[2], "0") != "" { // not by another name root
 				return true
 			}
 		}

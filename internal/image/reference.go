@@ -98,3 +98,12 @@ func (r reference) String() string {
 	}
 	return "deb:" + r.suite + "?include=" + strings.Join(r.include, ",")
 }
+
+// Canonical is the one spelling of a reference, as List has it; what is none stays as it is.
+func Canonical(ref string) string {
+	r, err := parseReference(ref)
+	if err != nil {
+		return ref
+	}
+	return r.String()
+}

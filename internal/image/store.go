@@ -52,8 +52,8 @@ type Options struct {
 	Bounds            Bounds              // of one image; zero: the usual
 }
 
-// usual are the bounds of one image.
-var usual = Bounds{Bytes: 16 << 30, Files: 1 << 20}
+// Usual are the bounds of one image.
+var Usual = Bounds{Bytes: 16 << 30, Files: 1 << 20}
 
 const pullsAtOnce = 3
 
@@ -77,7 +77,7 @@ func OpenWith(dir string, o Options) (*Store, error) {
 		roots: o.LocalRoots, transport: newTransport(o.PrivateRegistries), bounds: o.Bounds,
 	}
 	if s.bounds == (Bounds{}) {
-		s.bounds = usual
+		s.bounds = Usual
 	}
 	if s.grants, err = parseGrants(o.Private); err != nil {
 		return nil, err

@@ -118,6 +118,7 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	}
 	if b.spec.Mode == sandbox.Ephemeral {
 		defer n.end(m)
+		defer b.answer(m)()
 	}
 	place, err := n.park(ctx, b, m, e)
 	if err != nil {

@@ -14,32 +14,44 @@ import (
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/gpu"
 	"outpost.run/outpost/internal/image"
+	"outpost.run/outpost/internal/network"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
 
 // Images are where machines' layers come from; *image.Store is one.
 type Images interface {
-	Ensure(ctx context.Context, ref string, progress func(image.Progress)) (image.Image, error)
+	EnsureFor(ctx context.Context, by image.Asker, ref string, progress func(image.Progress)) (image.Image, error)
 	Building(ref string) (image.Progress, bool)
+	ByDigest(digest string) (image.Image, bool)
 	List() ([]image.Info, error)
+	MayUse(i image.Info, by image.Asker) bool
+	Pin(owner string, img image.Image) error
+	Unpin(owner string) error
+	Pinned() ([]string, error)
+	Prune(budget int64, spare image.Spare) ([]string, error)
 }
 
 // Node implements service.Runtime on one host.
 type Node struct {
-	engine engine.Engine
-	images Images
-	disks  *disk.Volumes
-	gpus   *gpu.Pool
-	log    *slog.Logger
-	ctx    context.Context // ends with Close
-	stop   context.CancelFunc
-	ending sync.WaitGroup // calls under way and machines that are being removed
+	engine   engine.Engine
+	images   Images
+	defaults map[string]bool // Config.Default
+	budget   int64
+	disks    *disk.Volumes
+	net      *network.Network
+	gpus     *gpu.Pool
+	log      *slog.Logger
+	ctx      context.Context // ends with Close
+	stop     context.CancelFunc
+	ending   sync.WaitGroup // calls under way and machines that are being removed
 
 	news news
 
 	mu        sync.Mutex
+	using     map[string]int // layers of sandboxes that are no boxes yet
 	boxes     map[string]*box
+	wires     map[string]wire // by id of the machine
 	making    map[string]bool // ids of sandboxes that are no boxes yet, and may have disks and ports
 	machines  map[string]bool // ids of machines that have an owner, those being made included
 	synced    bool
@@ -62,6 +74,8 @@ type box struct {
 	isolation sandbox.Isolation
 	health    sandbox.Health
 	ports     []sandbox.Port // with their host ports
+	published []*network.Published
+	answers   engine.Machine // ephemeral: the one of the exec that its ports lead to
 	running   map[*execution]bool
 	status    sandbox.Status // Running, Stopped or LostNow
 	gone      bool
@@ -77,15 +91,21 @@ func newBox(s service.SandboxSpec) *box {
 type Config struct {
 	Engine  engine.Engine
 	Images  Images
+	Default []string      // references of the languages' images: everyone's, and never pruned
+	Budget  int64         // bytes of layers; 0: no limit
 	Volumes *disk.Volumes // nil: sandboxes can't have a disk
-	GPUs    *gpu.Pool     // nil: there are none
+	Network *network.Network
+	GPUs    *gpu.Pool // nil: there are none
 	Log     *slog.Logger
 }
 
 // New makes a node; Sync must be called before anything else.
 func New(c Config) *Node {
-	n := &Node{engine: c.Engine, images: c.Images, disks: c.Volumes, gpus: c.GPUs, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
+	n := &Node{engine: c.Engine, images: c.Images, defaults: map[string]bool{}, budget: c.Budget, using: map[string]int{}, disks: c.Volumes, net: c.Network, wires: map[string]wire{}, gpus: c.GPUs, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancel(context.Background())
+	for _, ref := range c.Default {
+		n.defaults[image.Canonical(ref)] = true
+	}
 	n.news.more = make(chan struct{}, 1)
 	go n.sweepEvery(time.Minute)
 	return n
@@ -197,6 +217,10 @@ func (n *Node) Close(ctx context.Context, stopAll bool) error {
 	go func() { n.ending.Wait(); close(done) }()
 	select {
 	case <-done:
+		for _, b := range boxes {
+			n.unpublish(b)
+		}
+		n.hangUp()
 		if e, ok := n.engine.(interface{ Close() }); ok {
 			e.Close()
 		}

@@ -32,12 +32,14 @@ func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service
 	states := make([]service.SandboxState, len(known))
 	for i, s := range known {
 		b := newBox(s)
+		b.image, _ = n.images.ByDigest(s.ImageDigest)
 		if err := n.findGPUs(b); err != nil {
 			n.log.Error("a sandbox's GPUs can't be found", "sandbox", s.ID, "error", err)
 		}
 		if s.Mode == sandbox.Stateful {
 			n.adopt(ctx, b, found[s.ID])
 		}
+		n.republish(b)
 		n.mu.Lock()
 		n.boxes[s.ID] = b
 		n.mu.Unlock()
@@ -81,9 +83,6 @@ func (n *Node) adopt(ctx context.Context, b *box, h engine.Handle) {
 		return
 	}
 	b.machine, b.isolation, b.status = m, m.Isolation(), sandbox.Running
-	if img, err := n.images.Ensure(ctx, b.spec.Image, nil); err == nil {
-		b.image = img
-	}
 	n.attend(b, m)
 }
 
@@ -127,6 +126,7 @@ func (n *Node) sweepEvery(every time.Duration) {
 		select {
 		case <-tick.C:
 			n.sweep(n.ctx)
+			n.republishAll()
 			n.sweepThings()
 		case <-n.ctx.Done():
 			return

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -29,6 +28,14 @@ type Sandbox struct {
 	Name           string
 	Labels         map[string]string
 	MaxConcurrency int
+	Unsaid         Unsaid
+}
+
+// Unsaid is what the request leaves to the image, which may say better than the default.
+type Unsaid struct {
+	User       bool // security.user
+	Preset     bool // security.preset, where the operator's floor does not speak in its stead
+	WorkingDir bool
 }
 
 const (
@@ -45,14 +52,22 @@ func (p Policy) Create(r sandbox.CreateRequest, faults sandbox.Faults) (Sandbox,
 	s := Sandbox{
 		CreateWait: defaultCreateWait, Mode: sandbox.Ephemeral, Limits: p.limits(r.ResourceLimits, &faults), Env: r.Env,
 		WorkingDir: defaultDir, Security: p.security(r.Security, &faults, &below),
-		Network: sandbox.Network{Egress: "none", Allow: []string{}}, Labels: r.Labels, MaxConcurrency: defaultConcurrency,
+		Labels: r.Labels, MaxConcurrency: defaultConcurrency,
 		Ports: ports(r.Ports, &faults), Disk: p.disk(r, &faults), Health: health(r.HealthCheck, &faults),
 		TTLSecs: r.TTLSecs, IdleSecs: r.IdleTimeoutSecs,
 	}
+	s.Network = p.network(r.Network, s.Security.Preset, &faults, &below)
 	if r.Language == nil {
 		faults.Add("language", "is required; this server has %s", strings.Join(p.Languages(), ", "))
 	} else {
 		s.Language, s.Image = *r.Language, p.Images[*r.Language]
+	}
+	if r.Image != nil {
+		s.Image = *r.Image
+	}
+	s.Unsaid = Unsaid{
+		User: r.Security == nil || r.Security.User == nil, Preset: (r.Security == nil || r.Security.Preset == nil) && s.Security.Preset == sandbox.Standard,
+		WorkingDir: r.WorkingDir == nil,
 	}
 	if r.CreateWaitSecs != nil {
 		s.CreateWait = time.Duration(*r.CreateWaitSecs) * time.Second
@@ -88,9 +103,6 @@ func (p Policy) verdict(r sandbox.CreateRequest, faults, below sandbox.Faults, s
 	if err := p.checkLanguage(*r.Language); err != nil {
 		return err
 	}
-	if err := later(r).Err(sandbox.NotSupported); err != nil {
-		return err
-	}
 	if s.JailerEnabled {
 		f := sandbox.Faults{{Field: "security.jailer_enabled", Reason: p.MicroVM}}
 		return f.Err(sandbox.MicroVMUnavailable)
@@ -105,21 +117,7 @@ func (p Policy) checkLater(r sandbox.CreateRequest, faults *sandbox.Faults) {
 	if r.ResourceLimits != nil && r.ResourceLimits.GPU != nil && !gpu.MatchString(*r.ResourceLimits.GPU) {
 		faults.Add("resource_limits.gpu", "must be TYPE:COUNT, for example T4:1")
 	}
-	if r.Image != nil && (*r.Image == "" || strings.ContainsFunc(*r.Image, func(c rune) bool { return c <= ' ' || c == 0x7f })) {
-		faults.Add("image", "must be an image reference, for example deb:trixie?include=python3")
-	}
-	for i, host := range allowed(r.Network) {
-		if host == "" || strings.ContainsAny(host, " \t\r\n\x00") {
-			faults.Add(fmt.Sprintf("network.allow[%d]", i), "must be a host, a *.host or a CIDR, with an optional port")
-		}
-	}
-}
-
-func allowed(n *sandbox.NetworkRequest) []string {
-	if n == nil {
-		return nil
-	}
-	return n.Allow
+	checkImage(r.Image, faults)
 }
 
 func sorted(f sandbox.Faults) sandbox.Faults {
