@@ -38,6 +38,9 @@ func lookUser(spec string) (user, error) {
 			break
 		}
 	}
+	if name == "root" && !found { // whatever the image says of users, it has that one
+		u, found = user{name: "root", home: "/"}, true
+	}
 	if !found && !numeric {
 		return user{}, refuse(sandbox.UserNotFound, "", "the image has no user %q: name one of its /etc/passwd, or give uid or uid:gid", name)
 	}
