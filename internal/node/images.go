@@ -81,7 +81,7 @@ func (n *Node) imageOf(ctx context.Context, b *box) (image.Image, error) {
 	if len(img.Layers) > 0 {
 		return img, nil
 	}
-	img, ok := n.images.ByDigest(b.spec.ImageDigest)
+	img, ok := n.madeFrom(b.spec)
 	if !ok && b.spec.Mode == sandbox.Stateful {
 		return img, sandbox.Errorf(sandbox.Lost, nil, "the image that the sandbox was made from is gone, and its files mean nothing without it: delete it and create it anew")
 	}
@@ -97,6 +97,14 @@ func (n *Node) imageOf(ctx context.Context, b *box) (image.Image, error) {
 	b.image = img
 	b.mu.Unlock()
 	return img, nil
+}
+
+// madeFrom is the image that a sandbox of a former server was made from.
+func (n *Node) madeFrom(s service.SandboxSpec) (image.Image, bool) {
+	if img, ok := n.images.PinOf(s.ID); ok {
+		return img, true
+	}
+	return n.images.ByDigest(s.ImageDigest)
 }
 
 // foreignUser is as whom programs run where the preset says sandbox and the image has no such user.

@@ -27,6 +27,7 @@ type Images interface {
 	List() ([]image.Info, error)
 	MayUse(i image.Info, by image.Asker) bool
 	Pin(owner string, img image.Image) error
+	PinOf(owner string) (image.Image, bool)
 	Unpin(owner string) error
 	Pinned() ([]string, error)
 	Prune(budget int64, spare image.Spare) ([]string, error)

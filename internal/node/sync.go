@@ -32,7 +32,7 @@ func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service
 	states := make([]service.SandboxState, len(known))
 	for i, s := range known {
 		b := newBox(s)
-		b.image, _ = n.images.ByDigest(s.ImageDigest)
+		b.image, _ = n.madeFrom(s)
 		if err := n.findGPUs(b); err != nil {
 			n.log.Error("a sandbox's GPUs can't be found", "sandbox", s.ID, "error", err)
 		}

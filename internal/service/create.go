@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 
 	"outpost.run/outpost/internal/policy"
@@ -41,7 +42,7 @@ func (s *Service) make(ctx context.Context, namespace string, p policy.Sandbox, 
 		return record, err
 	}
 	record.Status, record.ImageDigest, record.Isolation = state.Status, state.ImageDigest, state.Isolation
-	record.Health, record.Security.User, record.WorkingDir = state.Health, state.User, state.WorkingDir
+	record.Health, record.Security.User, record.WorkingDir = state.Health, cmp.Or(state.User, p.Security.User), cmp.Or(state.WorkingDir, p.WorkingDir)
 	if len(record.Ports) > 0 {
 		record.Ports = state.Ports
 	}
