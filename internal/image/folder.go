@@ -65,11 +65,8 @@ func (w *folderReader) entry(name string, d fs.DirEntry, err error) error {
 	st := info.Sys().(*syscall.Stat_t)
 	if name == "." {
 		w.device = st.Dev
-	} else if st.Dev != w.device {
-		if d.IsDir() {
-			return fs.SkipDir
-		}
-		return nil
+	} else if d.IsDir() && st.Dev != w.device { // an overlay's files tell other devices, its directories don't
+		return fs.SkipDir
 	}
 	w.step("unpack", int64(w.tree.entries), 0)
 	e := &entry{mode: info.Mode() & (fs.ModePerm | fs.ModeSticky), uid: id(int(st.Uid)), gid: id(int(st.Gid)), mtime: sane(info.ModTime())}

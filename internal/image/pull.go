@@ -17,6 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sys/unix"
 
 	"outpost.run/outpost/sandbox"
 )
@@ -43,9 +44,13 @@ func (s *Store) pull(ctx context.Context, r reference, credentials bool, step fu
 	if credentials { // what is pulled with them is found again only for the same repository
 		scope = r.remote.Context().Name()
 	}
+	var src source
+	if err == nil {
+		src, err = sourceOf(img)
+	}
 	var made Image
 	if err == nil {
-		made, err = s.convert(ctx, r, img, scope, credentials, step)
+		made, err = s.convert(ctx, r, src, scope, credentials, step)
 	}
 	if err != nil {
 		return Image{}, pullError(ctx, r, err)
@@ -91,45 +96,81 @@ func pullError(ctx context.Context, r reference, err error) error {
 	return sandbox.Errorf(sandbox.ImageNotFound, err, "image %s can't be had: %s", r, reason)
 }
 
-// convert makes an image of one in the form of OCI or Docker: its layers, verified, one by one.
-func (s *Store) convert(ctx context.Context, r reference, img v1.Image, scope string, private bool, step func(string, int64, int64)) (Image, error) {
+// source is an image in the form of OCI or Docker: what its configuration says, and its layers, the lowest first.
+type source struct {
+	config v1.ConfigFile
+	layers []sourceLayer
+}
+
+// sourceLayer is a tar, compressed or not.
+type sourceLayer struct {
+	size int64 // of the stream that open gives
+	open func() (io.ReadCloser, error)
+}
+
+// sourceOf reads what is needed of an image before its layers.
+func sourceOf(img v1.Image) (source, error) {
 	m, err := img.Manifest()
 	if err != nil {
-		return Image{}, err
-	}
-	total := int64(0)
-	for _, l := range m.Layers {
-		if total += l.Size; l.Size < 0 || total > s.bounds.Bytes {
-			return Image{}, brokenf("its layers are over %d MiB, compressed", s.bounds.Bytes>>20)
-		}
-	}
-	if len(m.Layers) > maxLayers {
-		return Image{}, sandbox.Errorf(sandbox.NotSupported, nil, "image %s has %d layers, and at most %d can be mounted: squash it", r, len(m.Layers), maxLayers)
+		return source{}, err
 	}
 	if m.Config.Size > maxConfigBytes {
-		return Image{}, brokenf("its configuration is over %d MiB", maxConfigBytes>>20)
+		return source{}, brokenf("its configuration is over %d MiB", maxConfigBytes>>20)
 	}
 	config, err := img.ConfigFile()
 	if err != nil {
-		return Image{}, err
-	}
-	if config.OS != "" && config.OS != "linux" || config.Architecture != "" && config.Architecture != runtime.GOARCH {
-		return Image{}, brokenf("it is for %s/%s, and this host for linux/%s", config.OS, config.Architecture, runtime.GOARCH)
+		return source{}, err
 	}
 	layers, err := img.Layers()
 	if err != nil {
+		return source{}, err
+	}
+	src := source{config: *config}
+	for i, l := range layers {
+		src.layers = append(src.layers, sourceLayer{m.Layers[i].Size, l.Compressed})
+	}
+	return src, nil
+}
+
+// convert makes an image of a source: its layers, verified, one by one.
+func (s *Store) convert(ctx context.Context, r reference, src source, scope string, private bool, step func(string, int64, int64)) (Image, error) {
+	c := conversion{s: s, left: s.bounds, scope: scope, step: step}
+	room, err := s.room()
+	if err != nil {
 		return Image{}, err
 	}
-	if len(layers) != len(config.RootFS.DiffIDs) || len(layers) == 0 {
-		return Image{}, brokenf("it has %d layers, and its configuration tells of %d", len(layers), len(config.RootFS.DiffIDs))
+	c.left.Bytes = min(c.left.Bytes, room)
+	for _, l := range src.layers {
+		if c.total += l.size; l.size < 0 || c.total > c.left.Bytes {
+			return Image{}, brokenf("its layers are over %d MiB, compressed", c.left.Bytes>>20)
+		}
 	}
-	c := conversion{s: s, left: s.bounds, scope: scope, step: step, total: total}
-	for i, l := range layers {
+	if len(src.layers) > maxLayers {
+		return Image{}, sandbox.Errorf(sandbox.NotSupported, nil, "image %s has %d layers, and at most %d can be mounted: squash it", r, len(src.layers), maxLayers)
+	}
+	config := src.config
+	if config.OS != "" && config.OS != "linux" || config.Architecture != "" && config.Architecture != runtime.GOARCH {
+		return Image{}, brokenf("it is for %s/%s, and this host for linux/%s", config.OS, config.Architecture, runtime.GOARCH)
+	}
+	if len(src.layers) != len(config.RootFS.DiffIDs) || len(src.layers) == 0 {
+		return Image{}, brokenf("it has %d layers, and its configuration tells of %d", len(src.layers), len(config.RootFS.DiffIDs))
+	}
+	for i, l := range src.layers {
 		if err := c.layer(ctx, l, config.RootFS.DiffIDs[i]); err != nil {
 			return Image{}, fmt.Errorf("layer %d: %w", i, err)
 		}
 	}
 	return s.keep(r.String(), manifest{Layers: c.digests, Config: s.configOf(config.Config, c.digests), Private: private})
+}
+
+// room is how much content an image may have so that the store's disk is not filled: until it is done, a layer lies
+// there up to three times.
+func (s *Store) room() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.dir, &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * st.Bsize / 4, nil
 }
 
 // conversion is an image that is being made of layers in the form of tar.
@@ -143,29 +184,25 @@ type conversion struct {
 	digests     []string
 }
 
-func (c *conversion) layer(ctx context.Context, l v1.Layer, diffID v1.Hash) error {
+func (c *conversion) layer(ctx context.Context, l sourceLayer, diffID v1.Hash) error {
 	if diffID.Algorithm != "sha256" {
 		return brokenf("a layer is named by %.20q, not by sha256", diffID.Algorithm)
 	}
 	chained := sha256.Sum256([]byte(c.chain + " " + diffID.String()))
 	c.chain = hex.EncodeToString(chained[:])
-	size, err := l.Size()
-	if err != nil {
-		return err
-	}
-	defer func() { c.done += size }()
+	defer func() { c.done += l.size }()
 	record := c.s.madePath("oci " + recipe + "\n" + c.scope + "\n" + c.chain)
 	if digest, ok := c.s.recorded(record); ok {
 		c.digests = append(c.digests, digest)
 		return nil
 	}
-	compressed, err := l.Compressed()
+	compressed, err := l.open()
 	if err != nil {
 		return err
 	}
 	defer compressed.Close()
 	began := c.done
-	counted := &counting{compressed, func(n int64) { c.step("download", began+n, c.total) }, 0, size}
+	counted := &counting{compressed, func(n int64) { c.step("download", began+n, c.total) }, 0, l.size}
 	plain, err := decompressed(counted)
 	if err != nil {
 		return err
