@@ -9,8 +9,7 @@ import (
 // of special-purpose IPv4 and IPv6 addresses, and of multicast addresses.
 var special = prefixes(
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
-	"192.0.0.0/24",                                      // protocol assignments, a cloud's metadata among them
-	"192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", // documentation
+	"192.0.0.0/24",   // protocol assignments, a cloud's metadata among them
 	"192.88.99.0/24", // relays of 6to4
 	"198.18.0.0/15",  // benchmarks
 	"224.0.0.0/4", "240.0.0.0/4",
@@ -22,7 +21,7 @@ var special = prefixes(
 	"2001:67c:2960:6464::/64", // a public NAT64
 )
 
-// examples are of documentation: nobody is there.
+// examples are of documentation: nobody is there. They are not reached, but may be listed.
 var examples = prefixes("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20")
 
 // unicast6 is all that was ever given out of IPv6: what lies outside is loopback, link- and site-local, unique local,

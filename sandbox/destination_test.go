@@ -45,6 +45,7 @@ func TestDestinations(t *testing.T) {
 		"2606:4700::/32":        {Prefix: block("2606:4700::/32")},
 		"[2606:4700::/32]:443":  {Prefix: block("2606:4700::/32"), Port: 443},
 		"[2606:4700::1]":        {Prefix: block("2606:4700::1/128")},
+		"203.0.113.7":           {Prefix: block("203.0.113.7/32")}, // of documentation: to be listed, never reached
 	} {
 		if got, err := sandbox.ParseDestination(text); got != want || err != nil {
 			t.Errorf("%s is read as %+v, %v", text, got, err)
