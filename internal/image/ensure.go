@@ -156,4 +156,3 @@ func (s *Store) Building(ref string) (Progress, bool) {
 	}
 	return f.now, true
 }
-

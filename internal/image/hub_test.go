@@ -132,4 +132,3 @@ func patient(t testing.TB) {
 	stall, again = 200*time.Millisecond, time.Millisecond
 	t.Cleanup(func() { stall, again = was[0], was[1] })
 }
-

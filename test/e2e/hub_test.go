@@ -173,4 +173,3 @@ func text(name, content string) tar.Header {
 func withImage(image string) sandbox.CreateRequest {
 	return sandbox.CreateRequest{Language: new("bash"), Image: &image}
 }
-
