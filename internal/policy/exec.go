@@ -20,6 +20,7 @@ type Exec struct {
 	WorkingDir     string // "" the sandbox's
 	Files          map[string]sandbox.FileContent
 	Collect        []string
+	Deps           []string // names of packages with versions, each once
 	Limits         sandbox.Limits
 	MaxOutputBytes int
 	Base64Output   bool
@@ -58,6 +59,10 @@ func (p Policy) Exec(r sandbox.ExecRequest, language string, of sandbox.Limits, 
 	for i, name := range r.Collect {
 		checkPathAt("collect", i, name, &faults)
 	}
+	if r.Language != nil {
+		language = *r.Language
+	}
+	e.Deps = checkDeps(r.Deps, language, &faults)
 	if r.MaxOutputBytes != nil {
 		e.MaxOutputBytes = *r.MaxOutputBytes
 	}

@@ -27,9 +27,6 @@ func later(r sandbox.CreateRequest) (unserved sandbox.Faults) {
 
 func laterOfExec(r sandbox.ExecRequest) (unserved sandbox.Faults) {
 	const yet = "is not supported by this server yet; leave it out"
-	if len(r.Deps) > 0 {
-		unserved.Add("deps", yet)
-	}
 	if r.Background != nil && *r.Background {
 		unserved.Add("background", yet)
 	}
