@@ -31,6 +31,8 @@ type Node struct {
 	stop   context.CancelFunc
 	ending sync.WaitGroup // calls under way and machines that are being removed
 
+	news news
+
 	mu        sync.Mutex
 	boxes     map[string]*box
 	machines  map[string]bool // ids of machines that have an owner, those being made included
@@ -43,20 +45,31 @@ type Node struct {
 type box struct {
 	spec service.SandboxSpec
 
+	change sync.Mutex // taken by who stops, starts or deletes it
+
 	mu        sync.Mutex
 	image     image.Image
 	machine   engine.Machine // stateful: the one; ephemeral: made ahead for the next exec; nil for none
-	remains   string         // the id of a stateful sandbox's dead machine, whose files stay until the sandbox is deleted
+	remains   string         // the id of a stateful sandbox's ended machine, whose files stay until the sandbox is deleted
 	isolation sandbox.Isolation
+	health    sandbox.Health
+	ports     []sandbox.Port // with their host ports
 	running   map[*execution]bool
+	status    sandbox.Status // Running, Stopped or LostNow
 	gone      bool
-	lost      bool
+}
+
+func newBox(s service.SandboxSpec) *box {
+	return &box{
+		spec: s, running: map[*execution]bool{}, status: sandbox.Running, ports: s.Ports, health: sandbox.Health{Status: sandbox.HealthNone},
+	}
 }
 
 // New makes a node; Sync must be called before anything else.
 func New(e engine.Engine, images Images, log *slog.Logger) *Node {
 	n := &Node{engine: e, images: images, log: log, boxes: map[string]*box{}, machines: map[string]bool{}, recovered: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancel(context.Background())
+	n.news.more = make(chan struct{}, 1)
 	go n.sweepEvery(time.Minute)
 	return n
 }
@@ -137,6 +150,7 @@ func (n *Node) endNow(m engine.Machine) {
 // remove ends a machine; what can't be removed is the sweep's.
 func (n *Node) remove(m engine.Machine) error {
 	defer n.disown(m.Handle().ID)
+	n.disconnect(m)
 	return m.Stop(context.Background())
 }
 

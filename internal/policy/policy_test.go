@@ -92,7 +92,8 @@ func TestWhatIsLeftOutIsFilledIn(t *testing.T) {
 		Language: "python", Image: "deb:trixie?include=python3", CreateWait: 60e9, Mode: sandbox.Ephemeral,
 		Limits: sandbox.Limits{MemoryMB: 512, CPUCores: 1, TimeoutMS: 30000, DiskMB: 512, Pids: 256}, WorkingDir: "/workspace",
 		Security: sandbox.Security{SeccompEnabled: true, User: "sandbox", Preset: sandbox.Standard},
-		Network:  sandbox.Network{Egress: "none", Allow: []string{}}, MaxConcurrency: 16,
+		Network:  sandbox.Network{Egress: "none", Allow: []string{}}, MaxConcurrency: 16, Ports: []sandbox.Port{},
+		Health: sandbox.HealthCheck{IntervalSecs: 30, TimeoutSecs: 10, Retries: 3, StartPeriodSecs: 60},
 	}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("(-want +got):\n%s%v", diff, err)

@@ -39,6 +39,10 @@ func (s *Service) make(ctx context.Context, namespace string, p policy.Sandbox) 
 		return record, err
 	}
 	record.Status, record.ImageDigest, record.Isolation = state.Status, state.ImageDigest, state.Isolation
+	record.Health = state.Health
+	if len(record.Ports) > 0 {
+		record.Ports = state.Ports
+	}
 	if err := s.store.PutSandbox(context.WithoutCancel(ctx), record); err != nil {
 		if gone := s.runtime.Delete(context.WithoutCancel(ctx), record.ID); gone != nil {
 			s.log.Error("a sandbox that could not be noted could not be removed", "sandbox_id", record.ID, "error", gone)
@@ -56,8 +60,12 @@ func recordOf(namespace string, p policy.Sandbox) sandbox.Sandbox {
 	r := sandbox.Sandbox{
 		ID: sandbox.NewID(sandbox.SandboxPrefix), Namespace: namespace, Name: p.Name, Language: p.Language, Image: p.Image,
 		Mode: p.Mode, Status: sandbox.Running, ResourceLimits: p.Limits, Env: p.Env, WorkingDir: p.WorkingDir,
-		Ports: []sandbox.Port{}, Security: p.Security, Health: sandbox.Health{Status: "none"}, Network: p.Network,
-		MaxConcurrency: p.MaxConcurrency, Labels: p.Labels, CreatedAt: now, UpdatedAt: now,
+		Ports: p.Ports, Security: p.Security, HealthCheck: p.Health, Health: sandbox.Health{Status: sandbox.HealthNone},
+		Network: p.Network, MaxConcurrency: p.MaxConcurrency, Labels: p.Labels, TTLSecs: p.TTLSecs, IdleTimeoutSecs: p.IdleSecs,
+		CreatedAt: now, UpdatedAt: now,
+	}
+	if p.Disk != nil {
+		r.DiskSizeGB, r.DiskMountPath = &p.Disk.SizeGB, &p.Disk.MountPath
 	}
 	if r.Env == nil {
 		r.Env = [][2]string{}

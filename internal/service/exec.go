@@ -106,7 +106,7 @@ func (s *Service) runIn(ctx context.Context, id string, p policy.Exec, queue tim
 
 func execSpec(p policy.Exec) ExecSpec {
 	e := ExecSpec{
-		ID: sandbox.NewID(sandbox.ExecPrefix), Language: p.Language, Code: p.Code, Command: p.Command, Args: p.Args, Env: p.Env,
+		ID: sandbox.NewID(sandbox.ExecPrefix), Language: p.Language, Code: p.Code, Command: p.Command, Deps: p.Deps, Args: p.Args, Env: p.Env,
 		Stdin: p.Stdin, User: p.User, WorkingDir: p.WorkingDir, Collect: p.Collect, Limits: p.Limits,
 		MaxOutputBytes: int64(p.MaxOutputBytes),
 	}

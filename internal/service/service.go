@@ -120,10 +120,15 @@ func newLive(r sandbox.Sandbox) *live {
 }
 
 func specOf(r sandbox.Sandbox, wait time.Duration) SandboxSpec {
-	return SandboxSpec{
+	s := SandboxSpec{
 		ID: r.ID, Namespace: r.Namespace, Language: r.Language, Image: r.Image, Mode: r.Mode, Limits: r.ResourceLimits,
-		Env: r.Env, WorkingDir: r.WorkingDir, Security: r.Security, Network: r.Network, CreateWait: wait, Started: true,
+		Env: r.Env, WorkingDir: r.WorkingDir, Security: r.Security, Network: r.Network, Ports: r.Ports, Health: r.HealthCheck, CreateWait: wait,
+		Started: true, ImageDigest: r.ImageDigest,
 	}
+	if r.DiskSizeGB != nil && r.DiskMountPath != nil {
+		s.Disk = &Disk{SizeGB: *r.DiskSizeGB, MountPath: *r.DiskMountPath}
+	}
+	return s
 }
 
 // Languages are those that this server runs.
