@@ -8,13 +8,17 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"outpost.run/outpost/internal/config"
+	"outpost.run/outpost/internal/deps"
 	"outpost.run/outpost/internal/engine/container"
 	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/internal/image"
+	"outpost.run/outpost/internal/index"
 	"outpost.run/outpost/internal/node"
 	"outpost.run/outpost/internal/service"
 )
@@ -37,7 +41,25 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 		return nil, err
 	}
 	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash}, log)
-	return node.New(engine, images, log), nil
+	n := node.New(engine, images, log)
+	home, _ := os.UserHomeDir() // without one, only settings of the machine count
+	return n, n.ServeDeps(deps.Options{
+		Layers: images, Dir: filepath.Join(c.DataDir, "deps"), Host: index.Host{Home: home, Getenv: os.Getenv, Ask: ask(ctx)},
+		Indexes: map[index.Manager]string{index.Pip: c.Deps.PipIndex, index.Npm: c.Deps.NpmRegistry, index.Go: c.Deps.GoProxy, index.Cargo: c.Deps.CargoIndex},
+	})
+}
+
+// ask runs a program of the host for what it prints.
+func ask(ctx context.Context) func(...string) string {
+	return func(words ...string) string {
+		limited, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		out, err := exec.CommandContext(limited, words[0], words[1:]...).Output()
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(string(out))
+	}
 }
 
 // missing lists what is required and not there, a line each.

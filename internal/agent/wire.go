@@ -48,6 +48,9 @@ const (
 	MaxCollect = 8 << 20
 )
 
+// DefaultPath is the PATH of programs where nobody sets one.
+const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 // Setup furnishes the machine; it is the first call in its life.
 type Setup struct {
 	Hostname   string

@@ -22,6 +22,7 @@ type Config struct {
 	RateLimit RateLimit           `json:"rate_limit"`
 	Policy    Policy              `json:"policy"`
 	Images    Images              `json:"images"`
+	Deps      Deps                `json:"deps"`
 	GPUs      map[string][]string `json:"gpus" doc:"CDI device names by kind of GPU"`
 	DrainSecs int                 `json:"drain_secs" minimum:"0" doc:"time that execs under way have when the server stops"`
 	Ports     Ports               `json:"ports"`
@@ -87,6 +88,14 @@ type Images struct {
 	LocalRoots             []string          `json:"local_roots" doc:"folders that images may be taken from"`
 	Private                map[string]string `json:"private" doc:"registry credentials"`
 	AllowPrivateRegistries []string          `json:"allow_private_registries" doc:"registries at private addresses that may be asked"`
+}
+
+// Deps are the indexes that dependencies come from. Credentials may stand in the addresses; no sandbox sees them.
+type Deps struct {
+	PipIndex    string `json:"pip_index" doc:"index of Python packages; empty: what the host's pip settings say, else pip's own"`
+	NpmRegistry string `json:"npm_registry" doc:"registry of Node packages; empty: what the host's npm settings say, else npm's own"`
+	GoProxy     string `json:"go_proxy" doc:"list of Go module proxies; empty: what the host's Go settings say, else Go's own"`
+	CargoIndex  string `json:"cargo_index" doc:"sparse index of crates; empty: what the host's cargo settings say, else cargo's own"`
 }
 
 // Ports are those that sandboxes may publish.

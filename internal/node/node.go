@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"outpost.run/outpost/internal/deps"
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/image"
 	"outpost.run/outpost/internal/service"
@@ -33,6 +34,8 @@ type Node struct {
 
 	news news
 
+	installer *deps.Installer // nil: no dependencies
+
 	mu        sync.Mutex
 	boxes     map[string]*box
 	machines  map[string]bool // ids of machines that have an owner, those being made included
@@ -45,7 +48,10 @@ type Node struct {
 type box struct {
 	spec service.SandboxSpec
 
-	change sync.Mutex // taken by who stops, starts or deletes it
+	ctx     context.Context // ends with the sandbox
+	end     context.CancelFunc
+	settled settled
+	change  sync.Mutex // taken by who stops, starts or deletes it
 
 	mu        sync.Mutex
 	image     image.Image
@@ -60,7 +66,9 @@ type box struct {
 }
 
 func newBox(s service.SandboxSpec) *box {
+	ctx, end := context.WithCancel(context.Background())
 	return &box{
+		ctx: ctx, end: end,
 		spec: s, running: map[*execution]bool{}, status: sandbox.Running, ports: s.Ports, health: sandbox.Health{Status: sandbox.HealthNone},
 	}
 }

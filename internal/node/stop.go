@@ -119,6 +119,7 @@ func (n *Node) Delete(_ context.Context, id string) error {
 	if !ok {
 		return nil
 	}
+	b.end()
 	b.change.Lock()
 	defer b.change.Unlock()
 	b.mu.Lock()

@@ -178,6 +178,7 @@ func TestExecRefusals(t *testing.T) {
 		{"bad base64", sandbox.ExecRequest{Code: new(""), Stdin: new("?"), StdinEncoding: new("base64")}, sandbox.Invalid, []string{"stdin"}},
 		{"another language", sandbox.ExecRequest{Code: new(""), Language: new("bash")}, "", nil},
 		{"an unknown one", sandbox.ExecRequest{Code: new(""), Language: new("cobol")}, sandbox.UnsupportedLanguage, []string{"language"}},
+	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := policy.Default().Exec(tc.req, "python", sandbox.Limits{TimeoutMS: 1}, nil)
 			if sandbox.CodeOf(err) != tc.code || !slices.Equal(fieldsOf(err), tc.fields) {

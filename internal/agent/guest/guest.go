@@ -181,7 +181,7 @@ func environment(u user, env [][2]string) []string {
 		}
 		values[k] = v
 	}
-	set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	set("PATH", agent.DefaultPath)
 	set("HOME", u.home)
 	set("USER", u.name)
 	set("LOGNAME", u.name)
