@@ -15,7 +15,7 @@ const (
 
 var (
 	escape = regexp.MustCompile("\x1b\\[[0-9;?]*[A-Za-z]")
-	inside = regexp.MustCompile(`(?:sparse\+)?http://127\.0\.0\.1(?::80)?/[^\s'"<>)\x60]*`)
+	inside = regexp.MustCompile(`(?:sparse\+)?http://127\.0\.0\.1(?::80)?/[^\s'"<>)\x60]*|/link/[^\s'"<>)\x60]*`)
 )
 
 // lastLines are an installer's last words, without colours, control characters and the proxy's addresses.

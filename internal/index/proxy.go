@@ -17,6 +17,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -47,6 +48,7 @@ type Proxy struct {
 	slots   chan struct{}
 	pages   chan struct{}
 
+	found    sync.Map     // the addresses, with ports, at which the index itself was reached
 	left     atomic.Int64 // bytes that may still be fetched
 	requests atomic.Int64
 	sumBase  atomic.Pointer[url.URL] // where the checksum database was found
@@ -124,28 +126,42 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && !owned && !public(ip) {
 		return nil, errRefused
 	}
-	r = r.Clone(r.Context())
+	ctx := r.Context()
+	if u.Scheme == "https" {
+		ctx = context.WithValue(ctx, overTLS{}, true)
+	}
+	r = r.Clone(ctx)
 	r.Header.Del("Authorization")
 	r.Header.Del("Referer")
 	g.p.up.authorize(r)
 	return g.next.RoundTrip(r)
 }
 
-// dial connects to any address for the index's own hosts (and the host's web proxy), else to public ones alone: the
-// address that is judged is the one connected to.
+// dial connects to any address for the index's own hosts (and the host's web proxy), else to public ones alone, and to
+// where the index was found itself if TLS proves that the other host is there too. The address that is judged is the one
+// connected to.
 func (p *Proxy) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second}
-	if !p.known(address) {
-		d.Control = func(_, to string, _ syscall.RawConn) error {
-			at, err := netip.ParseAddrPort(to)
-			if err != nil || !public(at.Addr()) {
-				return errRefused
-			}
-			return nil
+	if p.known(address) {
+		conn, err := d.DialContext(ctx, network, address)
+		if err == nil {
+			p.found.Store(conn.RemoteAddr().String(), true)
 		}
+		return conn, err
+	}
+	d.Control = func(_, to string, _ syscall.RawConn) error {
+		at, err := netip.ParseAddrPort(to)
+		_, found := p.found.Load(to)
+		if err != nil || !public(at.Addr()) && !(found && ctx.Value(overTLS{}) != nil) {
+			return errRefused
+		}
+		return nil
 	}
 	return d.DialContext(ctx, network, address)
 }
+
+// overTLS marks the context of a request whose other side must prove its name.
+type overTLS struct{}
 
 func (p *Proxy) known(address string) bool {
 	for _, b := range p.up.Bases {
