@@ -36,7 +36,7 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	if err != nil {
 		return nil, err
 	}
-	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash}, log)
+	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}, log)
 	return node.New(engine, images, log), nil
 }
 
@@ -70,6 +70,9 @@ func installation(dataDir string) (string, error) {
 // prepareImages makes missing default images in the background; the first that needs one waits for the same build.
 func prepareImages(ctx context.Context, images *image.Store, refs []string, log *slog.Logger) {
 	for _, ref := range refs {
+		if ref == "" { // the language is not served
+			continue
+		}
 		phase := ""
 		_, err := images.Ensure(ctx, ref, func(p image.Progress) {
 			if p.Phase != phase {

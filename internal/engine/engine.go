@@ -37,8 +37,8 @@ type MachineSpec struct {
 	Limits     sandbox.Limits
 	Security   sandbox.Security
 	WorkingDir string
-	Program    string      // an interpreter that the image must have; "" for none
-	Env        [][2]string // to find Program by its PATH
+	Programs   []string    // interpreters or compilers that the image must have
+	Env        [][2]string // to find Programs by its PATH
 }
 
 // Handle is by what a machine is found again.

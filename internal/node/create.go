@@ -13,17 +13,6 @@ import (
 	"outpost.run/outpost/sandbox"
 )
 
-// language is how code of a language is run.
-type language struct {
-	interpreter []string
-	file        string
-}
-
-var languages = map[string]language{
-	"python": {[]string{"python3"}, "main.py"},
-	"bash":   {[]string{"bash"}, "main.sh"},
-}
-
 // Create implements service.Runtime.
 func (n *Node) Create(ctx context.Context, s service.SandboxSpec) (service.SandboxState, error) {
 	done, err := n.begin()
@@ -117,10 +106,7 @@ func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits) (engine
 	}
 	spec := engine.MachineSpec{
 		ID: id, SandboxID: b.spec.ID, Stateful: b.spec.Mode == sandbox.Stateful, Layers: img.Layers, Limits: limits,
-		Security: b.spec.Security, WorkingDir: b.spec.WorkingDir, Env: environment(b, nil),
-	}
-	if l, ok := languages[b.spec.Language]; ok {
-		spec.Program = l.interpreter[0]
+		Security: b.spec.Security, WorkingDir: b.spec.WorkingDir, Env: environment(b, nil), Programs: languages[b.spec.Language].programs,
 	}
 	limited, cancel := n.bounded(ctx, startTime)
 	defer cancel()
