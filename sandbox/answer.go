@@ -14,9 +14,10 @@ type Sandbox struct {
 	Env             [][2]string       `json:"env"` // values in the create's answer only, later "redacted"
 	WorkingDir      string            `json:"working_dir"`
 	DiskSizeGB      *int              `json:"disk_size_gb"`
+	DiskMountPath   *string           `json:"disk_mount_path"`
 	Ports           []Port            `json:"ports"`
 	Security        Security          `json:"security"`
-	HealthCheck     *HealthCheck      `json:"health_check"` // nil: none
+	HealthCheck     HealthCheck       `json:"health_check"`
 	Health          Health            `json:"health"`
 	Network         Network           `json:"network"`
 	TTLSecs         *int              `json:"ttl_secs"`
@@ -26,7 +27,8 @@ type Sandbox struct {
 	Labels          map[string]string `json:"labels"`
 	CreatedAt       Time              `json:"created_at"`
 	UpdatedAt       Time              `json:"updated_at"`
-	ExpiresAt       *Time             `json:"expires_at"`
+	LastUsedAt      *Time             `json:"last_used_at"`
+	ExpiresAt       *Time             `json:"expires_at"` // when it is deleted by ttl_secs, or by idle_timeout_secs if nothing uses it
 }
 
 // Port is one published port.
@@ -36,16 +38,37 @@ type Port struct {
 	Protocol  string `json:"protocol"` // tcp or udp
 }
 
-// HealthCheck is how a sandbox's health is asked for.
+// HealthCheck is how a sandbox's health is asked for. Without Command and HTTP its agent must answer, and each tcp port
+// that was once open must accept.
 type HealthCheck struct {
-	IntervalSecs int `json:"interval_secs"`
-	TimeoutSecs  int `json:"timeout_secs"`
-	Retries      int `json:"retries"`
+	IntervalSecs    int        `json:"interval_secs"`
+	TimeoutSecs     int        `json:"timeout_secs"`
+	Retries         int        `json:"retries"`           // so many failures in a row make it unhealthy
+	StartPeriodSecs int        `json:"start_period_secs"` // in which failures do not count, until the first success
+	Command         []string   `json:"command,omitempty"`
+	HTTP            *HTTPCheck `json:"http,omitempty"`
+}
+
+// HTTPCheck wants an answer of 200 to 399 from a server inside the sandbox.
+type HTTPCheck struct {
+	Port int    `json:"port"`
+	Path string `json:"path"`
 }
 
 // Health is what the last check said.
 type Health struct {
-	Status    string `json:"status"` // none, starting, healthy or unhealthy
-	Failures  int    `json:"failures"`
-	CheckedAt *Time  `json:"checked_at"`
+	Status    HealthStatus `json:"status"`
+	Failures  int          `json:"failures"` // in a row
+	CheckedAt *Time        `json:"checked_at"`
 }
+
+// HealthStatus is how a sandbox is.
+type HealthStatus string
+
+// The states of health.
+const (
+	HealthNone HealthStatus = "none" // not checked yet
+	Starting   HealthStatus = "starting"
+	Healthy    HealthStatus = "healthy"
+	Unhealthy  HealthStatus = "unhealthy"
+)

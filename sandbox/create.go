@@ -9,17 +9,17 @@ type CreateRequest struct {
 	ResourceLimits  *LimitsRequest      `json:"resource_limits,omitempty"`
 	Env             [][2]string         `json:"env,omitempty" doc:"Pairs of name and value; at most 256, 64 KiB together. Later answers redact the values."`
 	WorkingDir      *string             `json:"working_dir,omitempty" doc:"Absolute; made if missing; /workspace unless given."`
-	DiskSizeGB      *int                `json:"disk_size_gb,omitempty" minimum:"1" doc:"A persistent disk. Not supported yet."`
-	DiskMountPath   *string             `json:"disk_mount_path,omitempty" doc:"Where the persistent disk is mounted. Not supported yet."`
+	DiskSizeGB      *int                `json:"disk_size_gb,omitempty" minimum:"1" doc:"GiB of a persistent disk, which outlives resets, restarts and crashes and goes with the sandbox."`
+	DiskMountPath   *string             `json:"disk_mount_path,omitempty" doc:"Where the persistent disk is mounted; /data unless given."`
 	Ports           []PortRequest       `json:"ports,omitempty" doc:"Published ports. Not supported yet."`
 	Security        *SecurityRequest    `json:"security,omitempty"`
-	HealthCheck     *HealthCheckRequest `json:"health_check,omitempty" doc:"Not supported yet."`
+	HealthCheck     *HealthCheckRequest `json:"health_check,omitempty" doc:"Without command and http: the agent answers, and each tcp port that was once open accepts."`
 	Network         *NetworkRequest     `json:"network,omitempty" doc:"Only egress none is supported yet; it is the default until then."`
 	Name            *string             `json:"name,omitempty" maxLength:"128" doc:"For people and for list filters."`
 	Labels          map[string]string   `json:"labels,omitempty" doc:"For people and for list filters; at most 64."`
 	MaxConcurrency  *int                `json:"max_concurrency,omitempty" minimum:"1" maximum:"1024" doc:"Stateful: execs at once; 16 unless given. More wait in order."`
-	TTLSecs         *int                `json:"ttl_secs,omitempty" minimum:"1" doc:"Not supported yet."`
-	IdleTimeoutSecs *int                `json:"idle_timeout_secs,omitempty" minimum:"1" doc:"Not supported yet."`
+	TTLSecs         *int                `json:"ttl_secs,omitempty" minimum:"1" doc:"The sandbox is deleted so long after its creation."`
+	IdleTimeoutSecs *int                `json:"idle_timeout_secs,omitempty" minimum:"1" doc:"The sandbox is deleted so long after its last use; what runs in it holds it."`
 }
 
 // LimitsRequest are the limits that a client asks for; policy knows the maxima, and fills in what is left out.
@@ -28,7 +28,7 @@ type LimitsRequest struct {
 	CPUCores  *float64 `json:"cpu_cores,omitempty" minimum:"0.01" doc:"May be fractional."`
 	TimeoutMS *int     `json:"timeout_ms,omitempty" minimum:"1" doc:"Limit of one exec, from the program's start."`
 	DiskMB    *int     `json:"disk_mb,omitempty" minimum:"1" doc:"MiB of writable space."`
-	GPU       *string  `json:"gpu,omitempty" doc:"TYPE:COUNT. Not supported yet."`
+	GPU       *string  `json:"gpu,omitempty" doc:"TYPE:COUNT, for example T4:1; the sandbox has them alone."`
 	Pids      *int     `json:"pids,omitempty" minimum:"1" doc:"Processes and threads together."`
 }
 
@@ -47,18 +47,26 @@ type PortRequest struct {
 	Protocol  *string `json:"protocol,omitempty" enum:"tcp,udp"`
 }
 
-// HealthCheckRequest says how a sandbox's health is asked for.
-type HealthCheckRequest struct {
-	IntervalSecs    *int             `json:"interval_secs,omitempty" minimum:"1"`
-	TimeoutSecs     *int             `json:"timeout_secs,omitempty" minimum:"1"`
-	Retries         *int             `json:"retries,omitempty" minimum:"1"`
-	StartPeriodSecs *int             `json:"start_period_secs,omitempty" minimum:"0"`
-	Command         []string         `json:"command,omitempty"`
-	HTTP            *HTTPHealthCheck `json:"http,omitempty"`
+// PatchRequest is the body of PATCH: what is left out stays as it is. 0 secs switch a time off.
+type PatchRequest struct {
+	Name            *string           `json:"name,omitempty" maxLength:"128"`
+	Labels          map[string]string `json:"labels,omitempty" doc:"Instead of the ones there are."`
+	TTLSecs         *int              `json:"ttl_secs,omitempty" minimum:"0" doc:"Counted from the creation; 0: none."`
+	IdleTimeoutSecs *int              `json:"idle_timeout_secs,omitempty" minimum:"0" doc:"0: none."`
 }
 
-// HTTPHealthCheck asks a server inside the sandbox.
-type HTTPHealthCheck struct {
+// HealthCheckRequest says how a sandbox's health is asked for.
+type HealthCheckRequest struct {
+	IntervalSecs    *int              `json:"interval_secs,omitempty" minimum:"1" maximum:"86400" doc:"30 unless given."`
+	TimeoutSecs     *int              `json:"timeout_secs,omitempty" minimum:"1" maximum:"3600" doc:"10 unless given."`
+	Retries         *int              `json:"retries,omitempty" minimum:"1" maximum:"1000" doc:"Failures in a row that make it unhealthy; 3 unless given."`
+	StartPeriodSecs *int              `json:"start_period_secs,omitempty" minimum:"0" maximum:"86400" doc:"Failures before the first success do not count so long; 60 unless given."`
+	Command         []string          `json:"command,omitempty" doc:"Healthy is exit code 0."`
+	HTTP            *HTTPCheckRequest `json:"http,omitempty" doc:"Healthy is an answer of 200 to 399."`
+}
+
+// HTTPCheckRequest asks a server inside the sandbox.
+type HTTPCheckRequest struct {
 	Port *int    `json:"port,omitempty" required:"true" minimum:"1" maximum:"65535"`
 	Path *string `json:"path,omitempty"`
 }

@@ -37,7 +37,7 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 		return nil, err
 	}
 	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}, log)
-	return node.New(engine, images, log), nil
+	return node.New(node.Config{Engine: engine, Images: images, Log: log}), nil
 }
 
 // missing lists what is required and not there, a line each.

@@ -21,7 +21,7 @@ type Conn struct {
 func NewConn(c net.Conn) *Conn { return &Conn{c, bufio.NewReaderSize(c, MaxData+5)} }
 
 // Setup furnishes the machine; tree is the mount that becomes the programs' root, nil where the agent finds it itself, and
-// join are the cgroup.procs of the group that the reaper puts itself into.
+// join are the trees of s.Mounts in their order, then the cgroup.procs of the group that the reaper puts itself into.
 func (c *Conn) Setup(s Setup, tree *os.File, join ...*os.File) (Place, error) {
 	var files []*os.File
 	if tree != nil {
@@ -33,6 +33,18 @@ func (c *Conn) Setup(s Setup, tree *os.File, join ...*os.File) (Place, error) {
 // Park makes a confined process that waits for Run; join are its control groups' cgroup.procs, then perhaps cgroup.kill.
 func (c *Conn) Park(p Park, join ...*os.File) (Place, error) {
 	return c.call(KindPark, p, join)
+}
+
+// Mount shows a tree to the programs of a machine that is set up.
+func (c *Conn) Mount(m Mount, tree *os.File) error {
+	_, err := c.call(KindMount, m, []*os.File{tree})
+	return err
+}
+
+// Ping asks whether the agent answers.
+func (c *Conn) Ping() error {
+	_, err := c.call(KindPing, struct{}{}, nil)
+	return err
 }
 
 func (c *Conn) call(kind Kind, v any, files []*os.File) (Place, error) {

@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxFiles is how many descriptors a frame may carry. Source: SCM_MAX_FD in include/net/scm.h.
+const maxFiles = 253
+
 // writeFirst writes a connection's first frame, with descriptors where it can carry them.
 func writeFirst(conn net.Conn, kind Kind, v any, files []*os.File) error {
 	b, err := json.Marshal(v)
@@ -45,7 +48,7 @@ func ReadFirst(conn net.Conn) (Kind, []byte, []*os.File, error) {
 		return kind, b, nil, err
 	}
 	var head [5]byte
-	oob := make([]byte, unix.CmsgSpace(4*16))
+	oob := make([]byte, unix.CmsgSpace(4*maxFiles))
 	n, oobn, _, _, err := u.ReadMsgUnix(head[:], oob)
 	if err != nil || n == 0 {
 		return 0, nil, nil, fmt.Errorf("first frame: %w", net.ErrClosed)

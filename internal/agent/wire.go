@@ -24,7 +24,9 @@ type Kind byte
 const (
 	KindSetup    Kind = 'S' // -> Setup
 	KindPark     Kind = 'P' // -> Park
-	KindOK       Kind = 'K' // <- Place, for both
+	KindMount    Kind = 'M' // -> Mount
+	KindPing     Kind = 'A' // -> nothing
+	KindOK       Kind = 'K' // <- Place, for all four
 	KindError    Kind = 'X' // <- Failure; the connection is over
 	KindRun      Kind = 'R' // -> Run
 	KindFile     Kind = 'F' // -> <- FileHeader
@@ -58,6 +60,15 @@ type Setup struct {
 	Programs   []string // interpreters or compilers that must be there
 	Env        [][2]string
 	Stays      bool // the machine outlives the daemon; else it ends when the agent's standard input does
+	Mounts     []Mount
+}
+
+// Mount puts a tree at a path of the programs' root. Its tree is a descriptor with the frame: for Setup, those of Mounts
+// come behind the root in their order.
+type Mount struct {
+	Path string // absolute; made if missing
+	File bool   // the tree is a file
+	Own  bool   // its root is handed to the user, if it is empty
 }
 
 // Park makes a confined process that waits for Run.

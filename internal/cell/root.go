@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,9 +18,13 @@ const RootDir = "/root"
 // Root says how the programs' root is furnished.
 type Root struct {
 	Hostname string
-	ShmBytes int64 // size of /dev/shm; it counts as the programs' memory
-	CPUs     int   // how many processors /sys shows
+	ShmBytes int64               // size of /dev/shm; it counts as the programs' memory
+	CPUs     int                 // how many processors /sys shows
+	Devices  map[string]*os.File // trees of device nodes beside the usual ones, by their name below /dev
 }
+
+// IsDevice says whether a path is below /dev, where nothing can be put once the root is furnished.
+func IsDevice(path string) bool { return strings.HasPrefix(path, "/dev/") }
 
 // Furnish gives the agent a root of its own with nothing of the host in it, puts the detached tree at RootDir and fills
 // in /dev and /sys. It must run in a mount namespace that the agent owns; anything mounted there before is gone.
@@ -39,6 +44,12 @@ func Furnish(tree *os.File, r Root) error {
 			return fmt.Errorf("/dev/%s: %w", name, err)
 		}
 		nodes[name] = os.NewFile(uintptr(fd), name)
+	}
+	for name, tree := range r.Devices {
+		if nodes[name] != nil {
+			return fmt.Errorf("/dev/%s is every machine's", name)
+		}
+		nodes[name] = tree
 	}
 	if err := enter(proc, tree); err != nil {
 		return err
@@ -94,6 +105,9 @@ func devices(nodes map[string]*os.File, shm int64) error {
 		return err
 	}
 	for name, tree := range nodes {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dev, name)), 0o755); err != nil {
+			return err
+		}
 		f, err := os.OpenFile(filepath.Join(dev, name), os.O_CREATE|os.O_WRONLY, 0o666)
 		if err != nil {
 			return err

@@ -4,6 +4,7 @@ package engine
 
 import (
 	"context"
+	"os"
 
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/sandbox"
@@ -16,7 +17,8 @@ type Engine interface {
 	// Start makes one machine and returns when its agent has furnished it and its first process waits. On error nothing
 	// of spec.ID is left, or List shows what is. ctx bounds the making, not the machine's life.
 	//
-	// Errors: UserNotFound, LanguageRuntimeMissing, Invalid (the working directory), Capacity (the host is full, try later).
+	// Errors: UserNotFound, LanguageRuntimeMissing, Invalid (a directory), Capacity (the host is full, try later), Lost
+	// (spec.Again, and nothing of it is left).
 	Start(ctx context.Context, spec MachineSpec) (Machine, error)
 	// Recover takes over a living machine of a former daemon. Error Lost: it is not alive or does not answer.
 	Recover(ctx context.Context, h Handle) (Machine, error)
@@ -39,7 +41,28 @@ type MachineSpec struct {
 	WorkingDir string
 	Programs   []string    // interpreters or compilers that the image must have
 	Env        [][2]string // to find Programs by its PATH
+	Mounts     []Mount     // beside the layers
+	Egress     string      // none, public or allow; what comes of it is the node's to connect
+	Again      bool        // a stateful machine of this ID was halted: it starts on its own disk, host ids and layers
 }
+
+// Mount is a thing of the host that a machine sees at Path, which is made where it is missing.
+type Mount struct {
+	Kind   MountKind
+	Source string // on the host
+	Path   string // in the machine, absolute
+}
+
+// MountKind says what a Mount's Source is.
+type MountKind string
+
+// The kinds of mounts.
+const (
+	LayerMount  MountKind = "layer"  // an EROFS file: read-only, its ids are the machine's
+	DiskMount   MountKind = "disk"   // an ext4 image that outlives machines: its ids are the machine's, its root is handed to the user
+	DeviceMount MountKind = "device" // a device node: every user of the machine may read and write it
+	HostMount   MountKind = "host"   // a file or folder of the host: read-only
+)
 
 // Handle is by what a machine is found again.
 type Handle struct {
@@ -55,6 +78,14 @@ type Machine interface {
 	//
 	// Errors: UserNotFound, Lost.
 	Park(ctx context.Context, e ExecSpec) (Exec, error)
+	// Attach shows a mount to the machine's programs, those that run already included; DiskMount is for Start alone.
+	//
+	// Errors: Invalid (the path can't be made), Lost.
+	Attach(ctx context.Context, m Mount) error
+	// NetworkNamespace opens the one that the machine's packets are in.
+	NetworkNamespace() (*os.File, error)
+	// Ping asks the agent whether it answers. Error: Lost.
+	Ping(ctx context.Context) error
 	// Isolation is what was in force for the machine's first process, read from the kernel.
 	Isolation() sandbox.Isolation
 	// Dead is closed when the machine has ended by itself or by Stop.

@@ -103,6 +103,61 @@ func (k *Kernel) CloneIDMapped(tree, userns *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "id-mapped layer"), nil
 }
 
+// CloneReadOnly gives a detached, read-only copy of the mount at a path, and whether it is a file. Only what lies on that
+// one mount comes along.
+func (k *Kernel) CloneReadOnly(path string) (file bool, tree *os.File, err error) {
+	if err := k.enter("clone a mount"); err != nil {
+		return false, nil, err
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return false, nil, step("open_tree", err)
+	}
+	tree = os.NewFile(uintptr(fd), "read-only tree")
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		tree.Close()
+		return false, nil, step("mount_setattr", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		tree.Close()
+		return false, nil, err
+	}
+	return st.Mode&unix.S_IFMT != unix.S_IFDIR, tree, nil
+}
+
+// DeviceNode gives a detached tree that is a device node of the same numbers as the one at path, and that everyone may
+// read and write: the host's own is root's, whom no machine has. scratch is an empty folder of ours, used on the way:
+// before Linux 6.15 only a tree that is attached can be cloned.
+func (k *Kernel) DeviceNode(path, scratch string) (*os.File, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return nil, step("stat", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR && st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return nil, fmt.Errorf("%s is no device", path)
+	}
+	folder, err := FsMount("tmpfs", "", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "size=4k", "mode=755")
+	if err != nil {
+		return nil, step("mount a folder for a device", err)
+	}
+	defer folder.Close()
+	if err := k.Attach(folder, scratch); err != nil {
+		return nil, err
+	}
+	defer k.Undo(func() { _ = k.Detach(scratch) })
+	at := int(folder.Fd())
+	if err := unix.Mknodat(at, "node", st.Mode&unix.S_IFMT|0o666, int(st.Rdev)); err != nil {
+		return nil, step("mknod", err)
+	}
+	if err := unix.Fchmodat(at, "node", 0o666, 0); err != nil { // mknod heeds the umask
+		return nil, step("chmod", err)
+	}
+	fd, err := unix.OpenTree(at, "node", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	return os.NewFile(uintptr(fd), "device node"), step("open_tree", err)
+}
+
 // Attach puts a detached tree at a path of the daemon's own mount namespace.
 func (k *Kernel) Attach(tree *os.File, path string) error {
 	if err := k.enter("attach"); err != nil {

@@ -32,7 +32,8 @@ func (n *Node) create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 	if err != nil {
 		return service.SandboxState{}, err
 	}
-	b := &box{spec: s, image: img, running: map[*execution]bool{}}
+	b := newBox(s)
+	b.image = img
 	m, err := n.start(ctx, b, s.Limits)
 	if err != nil {
 		return service.SandboxState{}, err
@@ -48,9 +49,7 @@ func (n *Node) create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 		n.endNow(m)
 		return service.SandboxState{}, stopping()
 	}
-	if s.Mode == sandbox.Stateful {
-		go n.watch(b, m)
-	}
+	n.attend(b, m)
 	return b.state(), nil
 }
 
@@ -94,26 +93,40 @@ func (n *Node) imageOf(ctx context.Context, b *box) (image.Image, error) {
 // startTime is how long the making of a machine may take.
 const startTime = time.Minute
 
-// start makes a machine of the sandbox.
+// start makes a fresh machine of the sandbox.
 func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits) (engine.Machine, error) {
-	img, err := n.imageOf(ctx, b)
-	if err != nil {
-		return nil, err
-	}
 	id, err := n.own()
 	if err != nil {
 		return nil, err
 	}
-	spec := engine.MachineSpec{
-		ID: id, SandboxID: b.spec.ID, Stateful: b.spec.Mode == sandbox.Stateful, Layers: img.Layers, Limits: limits,
-		Security: b.spec.Security, WorkingDir: b.spec.WorkingDir, Env: environment(b, nil), Programs: languages[b.spec.Language].programs,
+	m, err := n.startAs(ctx, b, engine.MachineSpec{ID: id, Limits: limits})
+	if err != nil {
+		n.disown(id)
 	}
+	return m, err
+}
+
+// startAs makes a machine of the sandbox by the id and limits of spec, and connects it.
+func (n *Node) startAs(ctx context.Context, b *box, spec engine.MachineSpec) (engine.Machine, error) {
+	img, err := n.imageOf(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	spec.SandboxID, spec.Stateful, spec.Layers = b.spec.ID, b.spec.Mode == sandbox.Stateful, img.Layers
+	spec.Security, spec.WorkingDir, spec.Env = b.spec.Security, b.spec.WorkingDir, environment(b, nil)
+	spec.Egress = b.spec.Network.Egress
+	spec.Programs = languages[b.spec.Language].programs
 	limited, cancel := n.bounded(ctx, startTime)
 	defer cancel()
 	m, err := n.engine.Start(limited, spec)
 	if err != nil {
-		n.disown(id)
 		return nil, err
+	}
+	if err := n.connect(limited, b, m); err != nil {
+		if spec.Again {
+			return nil, errors.Join(err, m.Halt(context.WithoutCancel(ctx)))
+		}
+		return nil, errors.Join(err, m.Stop(context.WithoutCancel(ctx)))
 	}
 	return m, nil
 }
@@ -125,71 +138,6 @@ func environment(b *box, exec [][2]string) [][2]string {
 	b.mu.Unlock()
 	env = append(env, b.spec.Env...)
 	return append(env, exec...)
-}
-
-// watch notes that a stateful sandbox's machine has died by itself. After Close it is the next daemon's.
-func (n *Node) watch(b *box, m engine.Machine) {
-	select {
-	case <-m.Dead():
-	case <-n.ctx.Done():
-		return
-	}
-	b.mu.Lock()
-	mine := b.machine == m && !b.gone
-	if mine {
-		b.machine, b.lost, b.remains = nil, true, m.Handle().ID
-	}
-	b.mu.Unlock()
-	if mine {
-		n.log.Warn("a stateful sandbox's machine died; its files stay", "sandbox", b.spec.ID)
-		if err := m.Halt(context.Background()); err != nil {
-			n.log.Error("what a dead machine left could not be ended", "sandbox", b.spec.ID, "error", err)
-		}
-	}
-}
-
-// Delete implements service.Runtime.
-func (n *Node) Delete(_ context.Context, id string) error {
-	if done, err := n.begin(); err == nil { // a closed node deletes, too
-		defer done()
-	}
-	n.mu.Lock()
-	b, ok := n.boxes[id]
-	delete(n.boxes, id)
-	n.mu.Unlock()
-	if !ok {
-		return nil
-	}
-	b.mu.Lock()
-	b.gone = true
-	m, remains := b.machine, b.remains
-	b.machine = nil
-	waiting := make([]*execution, 0, len(b.running))
-	for x := range b.running {
-		x.end(endCancelled)
-		waiting = append(waiting, x)
-	}
-	b.mu.Unlock()
-	patience, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	for _, x := range waiting { // so that each answers with its output before its machine goes
-		select {
-		case <-x.done:
-		case <-patience.Done():
-		}
-	}
-	err := error(nil)
-	switch {
-	case m != nil:
-		err = n.remove(m)
-	case remains != "":
-		err = n.engine.Remove(context.Background(), engine.Handle{ID: remains, SandboxID: id, Stateful: true})
-		n.disown(remains)
-	}
-	if err != nil {
-		return sandbox.Errorf(sandbox.Internal, err, "not everything of the sandbox could be removed: it is tried again every minute")
-	}
-	return nil
 }
 
 // Inspect implements service.Runtime.
@@ -204,9 +152,7 @@ func (n *Node) Inspect(_ context.Context, id string) (service.SandboxState, erro
 func (b *box) state() service.SandboxState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := service.SandboxState{ID: b.spec.ID, Status: sandbox.Running, ImageDigest: b.image.Digest, Isolation: b.isolation}
-	if b.lost {
-		s.Status = sandbox.LostNow
+	return service.SandboxState{
+		ID: b.spec.ID, Status: b.status, ImageDigest: b.image.Digest, Isolation: b.isolation, Ports: b.ports, Health: b.health,
 	}
-	return s
 }

@@ -188,7 +188,10 @@ func (n *Node) machineFor(ctx context.Context, b *box, e service.ExecSpec) (engi
 	if b.spec.Mode == sandbox.Stateful {
 		defer b.mu.Unlock()
 		if b.machine == nil {
-			return nil, sandbox.Errorf(sandbox.Lost, nil, "the sandbox's machine was lost with the host: delete the sandbox and create it anew")
+			if b.status == sandbox.Stopped {
+				return nil, sandbox.Errorf(sandbox.SandboxStopped, nil, "the sandbox is stopped; start it first")
+			}
+			return nil, sandbox.Errorf(sandbox.Lost, nil, "the sandbox's machine was lost; start the sandbox again, its files are kept")
 		}
 		return b.machine, nil
 	}

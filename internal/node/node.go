@@ -20,6 +20,7 @@ import (
 type Images interface {
 	Ensure(ctx context.Context, ref string, progress func(image.Progress)) (image.Image, error)
 	Building(ref string) (image.Progress, bool)
+	List() ([]image.Info, error)
 }
 
 // Node implements service.Runtime on one host.
@@ -30,6 +31,8 @@ type Node struct {
 	ctx    context.Context // ends with Close
 	stop   context.CancelFunc
 	ending sync.WaitGroup // calls under way and machines that are being removed
+
+	news news
 
 	mu        sync.Mutex
 	boxes     map[string]*box
@@ -43,20 +46,38 @@ type Node struct {
 type box struct {
 	spec service.SandboxSpec
 
+	change sync.Mutex // taken by who stops, starts or deletes it
+
 	mu        sync.Mutex
 	image     image.Image
 	machine   engine.Machine // stateful: the one; ephemeral: made ahead for the next exec; nil for none
-	remains   string         // the id of a stateful sandbox's dead machine, whose files stay until the sandbox is deleted
+	remains   string         // the id of a stateful sandbox's ended machine, whose files stay until the sandbox is deleted
 	isolation sandbox.Isolation
+	health    sandbox.Health
+	ports     []sandbox.Port // with their host ports
 	running   map[*execution]bool
+	status    sandbox.Status // Running, Stopped or LostNow
 	gone      bool
-	lost      bool
+}
+
+func newBox(s service.SandboxSpec) *box {
+	return &box{
+		spec: s, running: map[*execution]bool{}, status: sandbox.Running, ports: s.Ports, health: sandbox.Health{Status: sandbox.HealthNone},
+	}
+}
+
+// Config is what a Node stands on.
+type Config struct {
+	Engine engine.Engine
+	Images Images
+	Log    *slog.Logger
 }
 
 // New makes a node; Sync must be called before anything else.
-func New(e engine.Engine, images Images, log *slog.Logger) *Node {
-	n := &Node{engine: e, images: images, log: log, boxes: map[string]*box{}, machines: map[string]bool{}, recovered: make(chan struct{})}
+func New(c Config) *Node {
+	n := &Node{engine: c.Engine, images: c.Images, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, recovered: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancel(context.Background())
+	n.news.more = make(chan struct{}, 1)
 	go n.sweepEvery(time.Minute)
 	return n
 }
@@ -137,6 +158,7 @@ func (n *Node) endNow(m engine.Machine) {
 // remove ends a machine; what can't be removed is the sweep's.
 func (n *Node) remove(m engine.Machine) error {
 	defer n.disown(m.Handle().ID)
+	n.disconnect(m)
 	return m.Stop(context.Background())
 }
 

@@ -31,7 +31,7 @@ func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service
 	}
 	states := make([]service.SandboxState, len(known))
 	for i, s := range known {
-		b := &box{spec: s, running: map[*execution]bool{}}
+		b := newBox(s)
 		if s.Mode == sandbox.Stateful {
 			n.adopt(ctx, b, found[s.ID])
 		}
@@ -47,7 +47,10 @@ func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service
 
 // adopt takes a stateful sandbox's living machine over, or says that it is lost and keeps its files.
 func (n *Node) adopt(ctx context.Context, b *box, h engine.Handle) {
-	b.lost = true
+	b.status = sandbox.LostNow
+	if !b.spec.Started {
+		b.status = sandbox.Stopped
+	}
 	if h.ID == "" {
 		return
 	}
@@ -60,19 +63,24 @@ func (n *Node) adopt(ctx context.Context, b *box, h engine.Handle) {
 	if b.spec.Started {
 		m, err = n.engine.Recover(limited, h)
 	}
+	if err == nil && m != nil {
+		err = n.connect(limited, b, m)
+	}
 	if err != nil || m == nil {
 		b.remains = h.ID
-		n.log.Warn("a stateful sandbox's machine did not live on; its files stay", "sandbox", b.spec.ID, "error", err)
+		if b.spec.Started {
+			n.log.Warn("a stateful sandbox's machine did not live on; its files stay", "sandbox", b.spec.ID, "error", err)
+		}
 		if err := n.engine.Halt(ctx, h); err != nil {
 			n.log.Error("what a dead machine left could not be ended", "sandbox", b.spec.ID, "error", err)
 		}
 		return
 	}
-	b.machine, b.isolation, b.lost = m, m.Isolation(), false
+	b.machine, b.isolation, b.status = m, m.Isolation(), sandbox.Running
 	if img, err := n.images.Ensure(ctx, b.spec.Image, nil); err == nil {
 		b.image = img
 	}
-	go n.watch(b, m)
+	n.attend(b, m)
 }
 
 // sweep removes what carries our mark and has no owner.

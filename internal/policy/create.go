@@ -21,6 +21,11 @@ type Sandbox struct {
 	WorkingDir     string
 	Security       sandbox.Security
 	Network        sandbox.Network
+	Ports          []sandbox.Port
+	Disk           *Disk
+	Health         sandbox.HealthCheck
+	TTLSecs        *int
+	IdleSecs       *int
 	Name           string
 	Labels         map[string]string
 	MaxConcurrency int
@@ -41,6 +46,8 @@ func (p Policy) Create(r sandbox.CreateRequest, faults sandbox.Faults) (Sandbox,
 		CreateWait: defaultCreateWait, Mode: sandbox.Ephemeral, Limits: p.limits(r.ResourceLimits, &faults), Env: r.Env,
 		WorkingDir: defaultDir, Security: p.security(r.Security, &faults, &below),
 		Network: sandbox.Network{Egress: "none", Allow: []string{}}, Labels: r.Labels, MaxConcurrency: defaultConcurrency,
+		Ports: ports(r.Ports, &faults), Disk: p.disk(r, &faults), Health: health(r.HealthCheck, &faults),
+		TTLSecs: r.TTLSecs, IdleSecs: r.IdleTimeoutSecs,
 	}
 	if r.Language == nil {
 		faults.Add("language", "is required; this server has %s", strings.Join(p.Languages(), ", "))
@@ -101,27 +108,6 @@ func (p Policy) checkLater(r sandbox.CreateRequest, faults *sandbox.Faults) {
 	}
 	if r.Image != nil && (*r.Image == "" || strings.ContainsFunc(*r.Image, func(c rune) bool { return c <= ' ' || c == 0x7f })) {
 		faults.Add("image", "must be an image reference, for example deb:trixie?include=python3")
-	}
-	if r.DiskSizeGB != nil && *r.DiskSizeGB > p.Maximum.DiskSizeGB {
-		faults.Add("disk_size_gb", "is over the operator's maximum (%d)", p.Maximum.DiskSizeGB)
-	}
-	if r.DiskMountPath != nil {
-		checkDir("disk_mount_path", *r.DiskMountPath, faults)
-	}
-	seen := map[string]int{}
-	for i, port := range r.Ports {
-		if port.GuestPort == nil {
-			continue
-		}
-		protocol := "tcp"
-		if port.Protocol != nil {
-			protocol = *port.Protocol
-		}
-		key := fmt.Sprintf("%d/%s", *port.GuestPort, protocol)
-		if j, twice := seen[key]; twice {
-			faults.Add(fmt.Sprintf("ports[%d].guest_port", i), "repeats ports[%d]", j)
-		}
-		seen[key] = i
 	}
 	for i, host := range allowed(r.Network) {
 		if host == "" || strings.ContainsAny(host, " \t\r\n\x00") {

@@ -66,7 +66,7 @@ func TestCreateRefusals(t *testing.T) {
 			r.Image, r.TTLSecs, r.DiskSizeGB = new("deb:trixie"), new(5), new(1)
 			r.Ports, r.Network = []sandbox.PortRequest{{GuestPort: new(80)}}, &sandbox.NetworkRequest{Egress: new("public")}
 			r.ResourceLimits = &sandbox.LimitsRequest{GPU: new("T4:1")}
-		}), sandbox.NotSupported, []string{"disk_size_gb", "image", "network", "ports", "resource_limits.gpu", "ttl_secs"}},
+		}), sandbox.NotSupported, []string{"disk_size_gb", "image", "network", "ports", "resource_limits.gpu"}},
 		{"a wrong value of a field not served", policy.Default(), python(func(r *create) { r.ResourceLimits = &sandbox.LimitsRequest{GPU: new("T4")} }), sandbox.Invalid, []string{"resource_limits.gpu"}},
 		{"egress none", policy.Default(), python(func(r *create) { r.Network = &sandbox.NetworkRequest{Egress: new("none")} }), "", nil},
 		{"a microVM", policy.Default(), python(func(r *create) { r.Security = &sandbox.SecurityRequest{JailerEnabled: new(true)} }), sandbox.MicroVMUnavailable, []string{"security.jailer_enabled"}},
@@ -92,7 +92,8 @@ func TestWhatIsLeftOutIsFilledIn(t *testing.T) {
 		Language: "python", Image: "deb:trixie?include=python3", CreateWait: 60e9, Mode: sandbox.Ephemeral,
 		Limits: sandbox.Limits{MemoryMB: 512, CPUCores: 1, TimeoutMS: 30000, DiskMB: 512, Pids: 256}, WorkingDir: "/workspace",
 		Security: sandbox.Security{SeccompEnabled: true, User: "sandbox", Preset: sandbox.Standard},
-		Network:  sandbox.Network{Egress: "none", Allow: []string{}}, MaxConcurrency: 16,
+		Network:  sandbox.Network{Egress: "none", Allow: []string{}}, MaxConcurrency: 16, Ports: []sandbox.Port{},
+		Health: sandbox.HealthCheck{IntervalSecs: 30, TimeoutSecs: 10, Retries: 3, StartPeriodSecs: 60},
 	}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("(-want +got):\n%s%v", diff, err)

@@ -95,6 +95,25 @@ func (p *paper) Exec(ctx context.Context, id string, e service.ExecSpec, out ser
 	return o, nil
 }
 
+func (p *paper) Stop(context.Context, string) error { return nil }
+
+func (p *paper) Start(_ context.Context, id string) (service.SandboxState, error) {
+	return p.Inspect(context.Background(), id)
+}
+
+func (p *paper) OpenPort(_ context.Context, _ string, port sandbox.Port) (sandbox.Port, error) {
+	return port, nil
+}
+
+func (p *paper) ClosePort(context.Context, string, int, string) error { return nil }
+
+func (p *paper) Images(context.Context, string, bool) ([]sandbox.ImageInfo, error) { return nil, nil }
+
+func (p *paper) Watch(ctx context.Context, _ chan<- service.Event) error {
+	<-ctx.Done()
+	return nil
+}
+
 func (p *paper) Delete(_ context.Context, id string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -39,16 +39,22 @@ func (s *Service) make(ctx context.Context, namespace string, p policy.Sandbox) 
 		return record, err
 	}
 	record.Status, record.ImageDigest, record.Isolation = state.Status, state.ImageDigest, state.Isolation
+	record.Health = state.Health
+	if len(record.Ports) > 0 {
+		record.Ports = state.Ports
+	}
 	if err := s.store.PutSandbox(context.WithoutCancel(ctx), record); err != nil {
 		if gone := s.runtime.Delete(context.WithoutCancel(ctx), record.ID); gone != nil {
 			s.log.Error("a sandbox that could not be noted could not be removed", "sandbox_id", record.ID, "error", gone)
 		}
 		return record, sandbox.Errorf(sandbox.Internal, err, "the sandbox could not be noted")
 	}
+	l := newLive(record)
 	s.mu.Lock()
-	s.live[record.ID] = newLive(record)
+	s.live[record.ID] = l
 	s.mu.Unlock()
-	return record, nil
+	s.note(ctx, namespace, sandbox.Event{SandboxID: record.ID, Type: string(sandbox.Running), Status: sandbox.Running})
+	return timed(record, l), nil
 }
 
 func recordOf(namespace string, p policy.Sandbox) sandbox.Sandbox {
@@ -56,8 +62,12 @@ func recordOf(namespace string, p policy.Sandbox) sandbox.Sandbox {
 	r := sandbox.Sandbox{
 		ID: sandbox.NewID(sandbox.SandboxPrefix), Namespace: namespace, Name: p.Name, Language: p.Language, Image: p.Image,
 		Mode: p.Mode, Status: sandbox.Running, ResourceLimits: p.Limits, Env: p.Env, WorkingDir: p.WorkingDir,
-		Ports: []sandbox.Port{}, Security: p.Security, Health: sandbox.Health{Status: "none"}, Network: p.Network,
-		MaxConcurrency: p.MaxConcurrency, Labels: p.Labels, CreatedAt: now, UpdatedAt: now,
+		Ports: p.Ports, Security: p.Security, HealthCheck: p.Health, Health: sandbox.Health{Status: sandbox.HealthNone},
+		Network: p.Network, MaxConcurrency: p.MaxConcurrency, Labels: p.Labels, TTLSecs: p.TTLSecs, IdleTimeoutSecs: p.IdleSecs,
+		CreatedAt: now, UpdatedAt: now,
+	}
+	if p.Disk != nil {
+		r.DiskSizeGB, r.DiskMountPath = &p.Disk.SizeGB, &p.Disk.MountPath
 	}
 	if r.Env == nil {
 		r.Env = [][2]string{}

@@ -61,7 +61,7 @@ func resultOf(id, sandboxID string, o ExecOutcome, stdout, stderr *head, encoded
 		TimedOut: o.Reason == sandbox.TimedOut, OOMKilled: o.Reason == sandbox.OOMKilled,
 		StdoutTruncated: o.StdoutBytes > int64(len(stdout.kept)), StderrTruncated: o.StderrBytes > int64(len(stderr.kept)),
 		StdoutBytes: o.StdoutBytes, StderrBytes: o.StderrBytes, DurationMS: o.DurationMS, Start: o.Start,
-		Timings: o.Timings, Usage: o.Usage, Files: map[string]sandbox.FileContent{}, DepsResolved: []string{}, Isolation: o.Isolation,
+		Timings: o.Timings, Usage: o.Usage, Files: map[string]sandbox.FileContent{}, DepsResolved: o.DepsResolved, Isolation: o.Isolation,
 	}
 	r.Stdout, r.Stderr = stdout.text(encoded, r.StdoutTruncated), stderr.text(encoded, r.StderrTruncated)
 	if o.Signal != "" {
@@ -69,6 +69,9 @@ func resultOf(id, sandboxID string, o ExecOutcome, stdout, stderr *head, encoded
 	}
 	for _, f := range o.Files {
 		r.Files[f.Path] = f.Content
+	}
+	if r.DepsResolved == nil {
+		r.DepsResolved = []string{}
 	}
 	r.Isolation.Requested = nil
 	if r.Isolation.Effective == nil {

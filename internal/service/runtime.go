@@ -29,8 +29,28 @@ type Runtime interface {
 	// the sandbox is deleted meanwhile.
 	//
 	// Errors: NotFound, UserNotFound, LanguageRuntimeMissing, CollectTooLarge, DiskFull (files do not fit), Invalid
-	// (a path in Files that can't be written), Capacity, Lost (the machine died or the daemon is stopping).
+	// (a path in Files that can't be written), DepsFailed, Capacity, SandboxStopped, Lost (the machine died or the daemon
+	// is stopping).
 	Exec(ctx context.Context, sandboxID string, e ExecSpec, out Streams) (ExecOutcome, error)
+	// Stop ends the machine of a stateful sandbox and keeps its files; what runs in it answers as Cancelled. nil for one
+	// that is stopped.
+	//
+	// Errors: NotFound, NotStateful.
+	Stop(ctx context.Context, sandboxID string) error
+	// Start makes a machine on the files of a stateful sandbox that was stopped or lost; nil for one that runs.
+	//
+	// Errors: NotFound, NotStateful, those of Create; Lost, its files are gone.
+	Start(ctx context.Context, sandboxID string) (SandboxState, error)
+	// OpenPort publishes a port of a stateful sandbox and answers the assigned HostPort.
+	//
+	// Errors: NotFound, NotStateful, PortNotAllowed, PortInUse, Conflict (that guest port is published already).
+	OpenPort(ctx context.Context, sandboxID string, p sandbox.Port) (sandbox.Port, error)
+	// ClosePort closes a published port. Errors: NotFound (the sandbox, or the port), NotStateful.
+	ClosePort(ctx context.Context, sandboxID string, guestPort int, protocol string) error
+	// Images are those that are ready and that the namespace may use; an operator sees all.
+	Images(ctx context.Context, namespace string, operator bool) ([]sandbox.ImageInfo, error)
+	// Watch sends what becomes of sandboxes by itself to events until ctx ends.
+	Watch(ctx context.Context, events chan<- Event) error
 	// Delete kills what runs and removes everything of the sandbox; nil for what is gone.
 	Delete(ctx context.Context, sandboxID string) error
 	// Inspect reads the sandbox's state from its machine.
@@ -52,8 +72,21 @@ type SandboxSpec struct {
 	WorkingDir string // absolute
 	Security   sandbox.Security
 	Network    sandbox.Network
+	Ports      []sandbox.Port // with HostPort 0 the runtime chooses
+	Disk       *Disk          // nil: none
+	Health     sandbox.HealthCheck
+	Operator   bool          // whoever created it has the role operator
 	CreateWait time.Duration // how long Create waits for an image that must first be made
-	Started    bool          // for Sync: the sandbox had a machine (it was not stopped)
+
+	// For Sync, of a sandbox that was there before:
+	Started     bool   // it had a machine (it was not stopped)
+	ImageDigest string // the image it was created from, whatever the reference means by now
+}
+
+// Disk is a sandbox's persistent disk.
+type Disk struct {
+	SizeGB    int
+	MountPath string // absolute
 }
 
 // SandboxState is what a runtime knows of a sandbox.
@@ -62,12 +95,22 @@ type SandboxState struct {
 	Status      sandbox.Status
 	ImageDigest string // sha256:…
 	Isolation   sandbox.Isolation
+	Ports       []sandbox.Port // with their host ports
+	Health      sandbox.Health
+}
+
+// Event is a change of a sandbox that no call asked for; one of the fields beside SandboxID is set.
+type Event struct {
+	SandboxID string
+	Status    sandbox.Status  // "" for no change
+	Health    *sandbox.Health // nil for no change
 }
 
 // ExecSpec is one program to run; code or command is set, never both.
 type ExecSpec struct {
 	ID             string // exec_ + 12 hex
 	Language       string // of Code; the sandbox's where the request names none
+	Deps           []string
 	Code           *string
 	Command        []string
 	Args           []string
@@ -105,4 +148,6 @@ type ExecOutcome struct {
 	Usage       sandbox.Usage
 	Files       []File
 	Isolation   sandbox.Isolation
+	// DepsResolved are the dependencies that were there, each with its version.
+	DepsResolved []string
 }

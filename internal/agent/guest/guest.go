@@ -56,6 +56,10 @@ func (a *Agent) serve(conn net.Conn) {
 		err = a.setup(conn, b, files)
 	case agent.KindPark:
 		err = a.exec(conn, b, files)
+	case agent.KindMount:
+		err = a.mount(conn, b, files)
+	case agent.KindPing:
+		err = agent.WriteJSON(conn, agent.KindOK, agent.Place{})
 	default:
 		err = agent.ErrFrame
 	}
@@ -89,20 +93,17 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return err
 	}
-	if len(files) == 0 {
-		return errors.New("setup without a root")
+	if len(files) < 1+len(s.Mounts) {
+		return errors.New("setup without a root, or without the trees of its mounts")
 	}
-	defer func() {
-		for _, f := range files[1:] {
-			f.Close()
-		}
-	}()
+	defer closeAll(files[1:])
+	trees, join := files[1:1+len(s.Mounts)], files[1+len(s.Mounts):]
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.cell != nil {
 		return errors.New("setup a second time")
 	}
-	if err := cell.Furnish(files[0], cell.Root{Hostname: s.Hostname, ShmBytes: s.ShmBytes, CPUs: s.CPUs}); err != nil {
+	if err := cell.Furnish(files[0], cell.Root{Hostname: s.Hostname, ShmBytes: s.ShmBytes, CPUs: s.CPUs, Devices: devicesOf(s.Mounts, trees)}); err != nil {
 		return err
 	}
 	who, err := lookUser(s.User)
@@ -118,6 +119,9 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 	if err := handOver(s.WorkingDir, who); err != nil {
 		return err
 	}
+	if err := attach(s.Mounts, trees, who); err != nil {
+		return err
+	}
 	for _, name := range s.Programs {
 		if !runnable(name, s.Env) {
 			return refuse(sandbox.LanguageRuntimeMissing, "", "the image has no %s: choose an image with this language, or leave image out", name)
@@ -128,7 +132,7 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 			return err
 		}
 	}
-	if a.cell, err = cell.Start(cell.RootDir, files[1:]); err != nil {
+	if a.cell, err = cell.Start(cell.RootDir, join); err != nil {
 		return err
 	}
 	a.stays.Store(s.Stays)

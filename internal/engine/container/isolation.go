@@ -62,7 +62,7 @@ var protections = []struct {
 	{"read_only_root", func(m *machine) bool { return m.spec.Security.Preset == sandbox.Maximum }, func(p *place, s *seen) bool {
 		return s.root.Flags&unix.ST_RDONLY != 0
 	}},
-	{"no_egress", always, func(p *place, s *seen) bool { return s.onlyLoopback }},
+	{"no_egress", func(m *machine) bool { return m.spec.Egress == "none" || m.spec.Egress == "" }, func(p *place, s *seen) bool { return s.onlyLoopback }},
 }
 
 func always(*machine) bool { return true }

@@ -205,6 +205,8 @@ func (e *Engine) listen(id string) (*os.File, error) {
 	return listener.File()
 }
 
+const agentSocket = "agent.sock"
+
 // shortPath names the agent's socket in less than the 108 bytes of a socket address, however long the data directory is.
 func (e *Engine) shortPath(id string, f func(path string) error) error {
 	dir, err := os.OpenFile(e.machineDir(id), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -212,7 +214,7 @@ func (e *Engine) shortPath(id string, f func(path string) error) error {
 		return err
 	}
 	defer dir.Close()
-	return f("/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/agent.sock")
+	return f("/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + agentSocket)
 }
 
 func (m *machine) dial(ctx context.Context) (*agent.Conn, error) {

@@ -31,7 +31,11 @@ func (e *Engine) Start(ctx context.Context, spec engine.MachineSpec) (engine.Mac
 	defer cancel()
 	var undo host.Undo
 	defer undo.Run()
-	for _, step := range []func(context.Context, *host.Undo) error{m.claim, m.makeGroups, m.makeDisk, m.startAgent, m.furnish, m.parkFirst, m.settle} {
+	claim, disk := m.claim, m.makeDisk
+	if spec.Again {
+		claim, disk = m.claimAgain, m.mountDisk
+	}
+	for _, step := range []func(context.Context, *host.Undo) error{claim, m.makeGroups, disk, m.startAgent, m.furnish, m.parkFirst, m.settle} {
 		if err := step(ctx, &undo); err != nil {
 			return nil, internal(err, "the machine could not be made")
 		}
@@ -60,6 +64,30 @@ func (m *machine) claim(_ context.Context, undo *host.Undo) error {
 		return err
 	}
 	return m.e.writeRecord(m.spec.ID, record{SandboxID: m.spec.SandboxID, Stateful: m.spec.Stateful, Slot: slot, Base: m.base, Spec: m.spec})
+}
+
+// claimAgain takes over what a halted machine left: its host ids, layers and disk.
+func (m *machine) claimAgain(_ context.Context, undo *host.Undo) error {
+	r, err := m.e.readRecord(m.spec.ID)
+	if err == nil {
+		_, err = os.Stat(m.e.diskPath(m.spec.ID))
+	}
+	if err != nil {
+		return sandbox.Errorf(sandbox.Lost, err, "the sandbox's files are gone: delete it and create it anew")
+	}
+	if m.group.Exists() {
+		return fmt.Errorf("machine %s is not halted", m.spec.ID)
+	}
+	m.slot, m.base = r.Slot, r.Base
+	m.e.ranges.Keep(r.Slot)
+	m.spec.Layers = r.Spec.Layers // those that its disk was made over
+	if err := m.e.unmountAll(m.spec.ID); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(m.e.machineDir(m.spec.ID), agentSocket)); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return m.e.writeRecord(m.spec.ID, record{SandboxID: m.spec.SandboxID, Stateful: true, Slot: r.Slot, Base: r.Base, Spec: m.spec})
 }
 
 // makeGroups: the agent is a sibling of what limits the programs, so that it is never starved with them.
@@ -96,7 +124,7 @@ func (e *Engine) limits(l sandbox.Limits) host.CgroupLimits {
 
 // makeDisk makes the machine's own file system and attaches it to its folder.
 func (m *machine) makeDisk(ctx context.Context, undo *host.Undo) error {
-	k, path, at := m.e.kernel, m.e.diskPath(m.spec.ID), filepath.Join(m.e.machineDir(m.spec.ID), "d")
+	k, path := m.e.kernel, m.e.diskPath(m.spec.ID)
 	undo.Add(func() { k.Undo(func() { _ = os.Remove(path) }) })
 	if err := k.Enter("make disk"); err != nil {
 		return err
@@ -104,16 +132,26 @@ func (m *machine) makeDisk(ctx context.Context, undo *host.Undo) error {
 	if err := m.e.maker.Make(ctx, path, m.spec.Limits.DiskMB, m.spec.Stateful); err != nil {
 		return err
 	}
+	return m.mountDisk(ctx, undo)
+}
+
+func (m *machine) mountDisk(ctx context.Context, undo *host.Undo) error {
+	k, at := m.e.kernel, filepath.Join(m.e.machineDir(m.spec.ID), "d")
+	if m.spec.Again {
+		if err := free(ctx, m.e.diskPath(m.spec.ID)); err != nil {
+			return err
+		}
+	}
 	options := []string{"noinit_itable"}
 	if !m.spec.Stateful {
 		options = append(options, "barrier=0", "noload")
 	}
-	tree, err := k.MountExt4(path, options...)
+	tree, err := k.MountExt4(m.e.diskPath(m.spec.ID), options...)
 	if err != nil {
 		return err
 	}
 	defer tree.Close()
-	if err := os.Mkdir(at, 0o700); err != nil {
+	if err := os.Mkdir(at, 0o700); err != nil && !os.IsExist(err) {
 		return err
 	}
 	if err := k.Attach(tree, at); err != nil {
@@ -128,6 +166,9 @@ func (m *machine) makeDisk(ctx context.Context, undo *host.Undo) error {
 		if err := os.Mkdir(filepath.Join(at, name), 0o755); err != nil && !os.IsExist(err) {
 			return err
 		}
+	}
+	if m.spec.Again {
+		return nil
 	}
 	return os.Chown(filepath.Join(at, "upper"), m.base, m.base)
 }
@@ -214,16 +255,17 @@ func (m *machine) furnish(ctx context.Context, _ *host.Undo) error {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		for _, f := range join {
-			f.Close()
-		}
-	}()
+	defer closeAll(join)
+	trees, points, err := m.trees(ctx, m.spec.Mounts)
+	defer closeAll(trees)
+	if err != nil {
+		return err
+	}
 	s := m.spec
 	_, err = conn.Setup(agent.Setup{
 		Hostname: "sandbox", ShmBytes: int64(s.Limits.MemoryMB) << 19, CPUs: cores(s.Limits), WorkingDir: s.WorkingDir, User: s.Security.User,
-		ReadOnly: s.Security.Preset == sandbox.Maximum, Writable: []string{"/tmp"}, Programs: s.Programs, Env: s.Env, Stays: s.Stateful,
-	}, tree, join...)
+		ReadOnly: s.Security.Preset == sandbox.Maximum, Writable: []string{"/tmp"}, Programs: s.Programs, Env: s.Env, Stays: s.Stateful, Mounts: points,
+	}, tree, append(trees, join...)...)
 	return err
 }
 
@@ -231,7 +273,7 @@ func (m *machine) furnish(ctx context.Context, _ *host.Undo) error {
 // attached only until the overlay holds it, and named by short relative paths, since programs can read them.
 func (m *machine) root() (*os.File, error) {
 	k, dir := m.e.kernel, m.e.machineDir(m.spec.ID)
-	userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", m.process.Pid))
+	userns, err := m.namespace("user")
 	if err != nil {
 		return nil, err
 	}

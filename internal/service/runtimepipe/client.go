@@ -55,6 +55,11 @@ func (c *Client) listen() {
 
 // call makes one call and waits for its answer, also when ctx ends: what was cancelled still says how it ended.
 func (c *Client) call(ctx context.Context, q request, out service.Streams) (answer, error) {
+	return c.callTelling(ctx, q, out, nil)
+}
+
+// callTelling is call for one that has events to tell.
+func (c *Client) callTelling(ctx context.Context, q request, out service.Streams, events chan<- service.Event) (answer, error) {
 	id, messages := c.begin()
 	if messages == nil {
 		return answer{}, lost()
@@ -77,6 +82,12 @@ func (c *Client) call(ctx context.Context, q request, out service.Streams) (answ
 				failed = err != nil
 			}
 			_ = c.line.send(message{Call: id, Taken: &taken{m.Output.Stream, failed}})
+		case m.Event != nil:
+			select {
+			case events <- *m.Event:
+			case <-ctx.Done():
+			}
+			_ = c.line.send(message{Call: id, Taken: &taken{Stream: 1}})
 		case m.Answer != nil:
 			if m.Answer.Error != nil {
 				return *m.Answer, m.Answer.Error
@@ -146,6 +157,48 @@ func (c *Client) Exec(ctx context.Context, id string, e service.ExecSpec, out se
 		return service.ExecOutcome{}, err
 	}
 	return *a.Outcome, nil
+}
+
+// Stop implements service.Runtime.
+func (c *Client) Stop(ctx context.Context, id string) error {
+	_, err := c.call(ctx, request{Method: "stop", ID: id}, service.Streams{})
+	return err
+}
+
+// Start implements service.Runtime.
+func (c *Client) Start(ctx context.Context, id string) (service.SandboxState, error) {
+	return c.state(ctx, request{Method: "start", ID: id})
+}
+
+// OpenPort implements service.Runtime.
+func (c *Client) OpenPort(ctx context.Context, id string, p sandbox.Port) (sandbox.Port, error) {
+	a, err := c.call(ctx, request{Method: "open port", ID: id, Port: &p}, service.Streams{})
+	if err == nil && a.Port == nil {
+		err = sandbox.Errorf(sandbox.Internal, nil, "the runtime answered open port with no port")
+	}
+	if err != nil {
+		return sandbox.Port{}, err
+	}
+	return *a.Port, nil
+}
+
+// ClosePort implements service.Runtime.
+func (c *Client) ClosePort(ctx context.Context, id string, guestPort int, protocol string) error {
+	p := sandbox.Port{GuestPort: guestPort, Protocol: protocol}
+	_, err := c.call(ctx, request{Method: "close port", ID: id, Port: &p}, service.Streams{})
+	return err
+}
+
+// Images implements service.Runtime.
+func (c *Client) Images(ctx context.Context, namespace string, operator bool) ([]sandbox.ImageInfo, error) {
+	a, err := c.call(ctx, request{Method: "images", Namespace: namespace, Operator: operator}, service.Streams{})
+	return a.Images, err
+}
+
+// Watch implements service.Runtime.
+func (c *Client) Watch(ctx context.Context, events chan<- service.Event) error {
+	_, err := c.callTelling(ctx, request{Method: "watch"}, service.Streams{}, events)
+	return err
 }
 
 // Delete implements service.Runtime.

@@ -102,6 +102,20 @@ func (s *server) call(c *served, q request) (a answer) {
 	case q.Method == "exec" && q.Exec != nil:
 		o, err := s.runtime.Exec(c.ctx, q.ID, *q.Exec, service.Streams{Stdout: &sender{s, c, 1}, Stderr: &sender{s, c, 2}})
 		return answer{Outcome: &o, Error: plain(err)}
+	case q.Method == "stop":
+		return answer{Error: plain(s.runtime.Stop(c.ctx, q.ID))}
+	case q.Method == "start":
+		return one(s.runtime.Start(c.ctx, q.ID))
+	case q.Method == "open port" && q.Port != nil:
+		p, err := s.runtime.OpenPort(c.ctx, q.ID, *q.Port)
+		return answer{Port: &p, Error: plain(err)}
+	case q.Method == "close port" && q.Port != nil:
+		return answer{Error: plain(s.runtime.ClosePort(c.ctx, q.ID, q.Port.GuestPort, q.Port.Protocol))}
+	case q.Method == "images":
+		all, err := s.runtime.Images(c.ctx, q.Namespace, q.Operator)
+		return answer{Images: all, Error: plain(err)}
+	case q.Method == "watch":
+		return answer{Error: plain(s.watch(c))}
 	case q.Method == "delete":
 		return answer{Error: plain(s.runtime.Delete(c.ctx, q.ID))}
 	case q.Method == "inspect":
@@ -110,6 +124,28 @@ func (s *server) call(c *served, q request) (a answer) {
 		return answer{Error: plain(s.runtime.Close(c.ctx, q.StopAll))}
 	}
 	return answer{Error: sandbox.Errorf(sandbox.NotSupported, nil, "the runtime has no call %q: is it of another version?", q.Method)}
+}
+
+// watch passes events on until the call is cancelled.
+func (s *server) watch(c *served) error {
+	events := make(chan service.Event)
+	ended := make(chan error, 1)
+	go func() { ended <- s.runtime.Watch(c.ctx, events) }()
+	for {
+		select {
+		case e := <-events:
+			if err := s.line.send(message{Call: c.id, Event: &e}); err != nil {
+				c.cancel()
+				return <-ended
+			}
+			select {
+			case <-c.taken[0]:
+			case <-s.gone:
+			}
+		case err := <-ended:
+			return err
+		}
+	}
 }
 
 var errUnwanted = errors.New("the other side takes no more output")

@@ -22,6 +22,7 @@ type message struct {
 	Cancel  bool     `json:",omitempty"` // -> its context has ended
 	Taken   *taken   `json:",omitempty"` // -> answers Output
 	Output  *output  `json:",omitempty"` // <-
+	Event   *event   `json:",omitempty"` // <- of the call watch
 	Answer  *answer  `json:",omitempty"` // <- ends the call
 }
 
@@ -32,11 +33,19 @@ type request struct {
 	ID      string                `json:",omitempty"`
 	Exec    *service.ExecSpec     `json:",omitempty"`
 	StopAll bool                  `json:",omitempty"`
+	Port    *sandbox.Port         `json:",omitempty"`
+
+	Namespace string `json:",omitempty"`
+	Operator  bool   `json:",omitempty"`
 }
+
+type event = service.Event
 
 type answer struct {
 	States  []service.SandboxState `json:",omitempty"`
 	Outcome *service.ExecOutcome   `json:",omitempty"`
+	Port    *sandbox.Port          `json:",omitempty"`
+	Images  []sandbox.ImageInfo    `json:",omitempty"`
 	Error   *sandbox.Error         `json:",omitempty"`
 }
 

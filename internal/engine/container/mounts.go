@@ -1,0 +1,142 @@
+package container
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/internal/engine"
+)
+
+// Attach implements engine.Machine.
+func (m *machine) Attach(ctx context.Context, x engine.Mount) error {
+	if x.Kind == engine.DiskMount {
+		return fmt.Errorf("disk %s: a disk is a machine's from its start", x.Path)
+	}
+	trees, points, err := m.trees(ctx, []engine.Mount{x})
+	defer closeAll(trees)
+	if err != nil {
+		return internal(err, "the mount could not be made")
+	}
+	conn, err := m.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	return conn.Mount(points[0], trees[0])
+}
+
+// NetworkNamespace implements engine.Machine.
+func (m *machine) NetworkNamespace() (*os.File, error) { return m.namespace("net") }
+
+func (m *machine) namespace(kind string) (*os.File, error) {
+	return os.Open(fmt.Sprintf("/proc/%d/ns/%s", m.process.Pid, kind))
+}
+
+// Ping implements engine.Machine.
+func (m *machine) Ping(ctx context.Context) error {
+	conn, err := m.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	return conn.Ping()
+}
+
+// trees makes a detached tree of each mount, and says where the agent is to put it. What was made until an error is
+// answered with it.
+func (m *machine) trees(ctx context.Context, mounts []engine.Mount) (trees []*os.File, points []agent.Mount, err error) {
+	if len(mounts) == 0 {
+		return nil, nil, nil
+	}
+	userns, err := m.namespace("user")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer userns.Close()
+	for _, x := range mounts {
+		point := agent.Mount{Path: x.Path}
+		var tree *os.File
+		switch x.Kind {
+		case engine.LayerMount:
+			tree, err = m.layerTree(x.Source, userns)
+		case engine.DiskMount:
+			point.Own = true
+			tree, err = m.diskTree(ctx, x.Source, userns)
+		case engine.DeviceMount:
+			point.File = true
+			tree, err = m.deviceTree(x.Source)
+		case engine.HostMount:
+			point.File, tree, err = m.e.kernel.CloneReadOnly(x.Source)
+		default:
+			err = fmt.Errorf("mount kind %q", x.Kind)
+		}
+		if err != nil {
+			return trees, nil, fmt.Errorf("%s for %s: %w", x.Kind, x.Path, err)
+		}
+		trees, points = append(trees, tree), append(points, point)
+	}
+	return trees, points, nil
+}
+
+func (m *machine) layerTree(layer string, userns *os.File) (*os.File, error) {
+	tree, err := m.e.images.tree(layer)
+	if err != nil {
+		return nil, err
+	}
+	return m.e.kernel.CloneIDMapped(tree, userns)
+}
+
+func (m *machine) deviceTree(device string) (*os.File, error) {
+	scratch := filepath.Join(m.e.machineDir(m.spec.ID), "dev")
+	if err := os.Mkdir(scratch, 0o700); err != nil && !os.IsExist(err) {
+		return nil, err
+	}
+	return m.e.kernel.DeviceNode(device, scratch)
+}
+
+// diskTree mounts an image that other machines had before. The last of them may be about to go: a file system must never
+// be mounted twice.
+func (m *machine) diskTree(ctx context.Context, image string, userns *os.File) (*os.File, error) {
+	if err := free(ctx, image); err != nil {
+		return nil, err
+	}
+	tree, err := m.e.kernel.MountExt4(image)
+	if err != nil {
+		return nil, err
+	}
+	defer tree.Close()
+	return m.e.kernel.CloneIDMapped(tree, userns)
+}
+
+// free waits until nothing has the image mounted any more.
+func free(ctx context.Context, image string) error {
+	for deadline := time.Now().Add(5 * time.Second); inUse(image); {
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			return fmt.Errorf("the disk is still mounted by another machine")
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return nil
+}
+
+// inUse says whether a loop device has the file.
+func inUse(file string) bool {
+	for _, backing := range loops() {
+		if backing == file {
+			return true
+		}
+	}
+	return false
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}

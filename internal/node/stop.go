@@ -1,0 +1,143 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/sandbox"
+)
+
+// Stop implements service.Runtime.
+func (n *Node) Stop(ctx context.Context, id string) error {
+	b, done, err := n.stateful(id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	b.change.Lock()
+	defer b.change.Unlock()
+	b.mu.Lock()
+	m := b.machine
+	switch {
+	case b.gone:
+		b.mu.Unlock()
+		return notFound()
+	case m == nil: // stopped or lost: there is nothing to stop
+		b.status = sandbox.Stopped
+		b.mu.Unlock()
+		return nil
+	}
+	b.machine, b.remains, b.status = nil, m.Handle().ID, sandbox.Stopped
+	b.health = sandbox.Health{Status: sandbox.HealthNone}
+	b.mu.Unlock()
+	b.cancelAll()
+	n.disconnect(m)
+	if err := m.Halt(context.WithoutCancel(ctx)); err != nil {
+		return sandbox.Errorf(sandbox.Internal, err, "the machine did not end in time; its files are kept, try again")
+	}
+	return nil
+}
+
+// Start implements service.Runtime.
+func (n *Node) Start(ctx context.Context, id string) (service.SandboxState, error) {
+	b, done, err := n.stateful(id)
+	if err != nil {
+		return service.SandboxState{}, err
+	}
+	defer done()
+	b.change.Lock()
+	defer b.change.Unlock()
+	b.mu.Lock()
+	gone, remains, runs := b.gone, b.remains, b.machine != nil
+	b.mu.Unlock()
+	switch {
+	case gone:
+		return service.SandboxState{}, notFound()
+	case runs:
+		return b.state(), nil
+	case remains == "":
+		return service.SandboxState{}, sandbox.Errorf(sandbox.Lost, nil, "the sandbox's files are gone: delete it and create it anew")
+	}
+	if err := n.engine.Halt(ctx, engine.Handle{ID: remains, SandboxID: id, Stateful: true}); err != nil { // where it died, something may hang
+		return service.SandboxState{}, sandbox.Errorf(sandbox.Internal, err, "what the sandbox's last machine left could not be ended; try again")
+	}
+	m, err := n.startAs(ctx, b, engine.MachineSpec{ID: remains, Limits: b.spec.Limits, Again: true})
+	if err != nil {
+		return service.SandboxState{}, err
+	}
+	b.mu.Lock()
+	b.machine, b.remains, b.status, b.isolation = m, "", sandbox.Running, m.Isolation()
+	b.mu.Unlock()
+	n.attend(b, m)
+	return b.state(), nil
+}
+
+// stateful finds a stateful sandbox and counts a call on it. Errors: NotFound, NotStateful, Lost.
+func (n *Node) stateful(id string) (*box, func(), error) {
+	b, err := n.box(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if b.spec.Mode != sandbox.Stateful {
+		return nil, nil, sandbox.Errorf(sandbox.NotStateful, nil, "only a stateful sandbox can do that: create one with mode stateful")
+	}
+	done, err := n.begin()
+	return b, done, err
+}
+
+// cancelAll ends what runs in the sandbox and waits a moment, so that each program answers with its output before its
+// machine goes.
+func (b *box) cancelAll() {
+	b.mu.Lock()
+	waiting := make([]*execution, 0, len(b.running))
+	for x := range b.running {
+		x.end(endCancelled)
+		waiting = append(waiting, x)
+	}
+	b.mu.Unlock()
+	patience, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	for _, x := range waiting {
+		select {
+		case <-x.done:
+		case <-patience.Done():
+		}
+	}
+}
+
+// Delete implements service.Runtime.
+func (n *Node) Delete(_ context.Context, id string) error {
+	if done, err := n.begin(); err == nil { // a closed node deletes, too
+		defer done()
+	}
+	n.mu.Lock()
+	b, ok := n.boxes[id]
+	delete(n.boxes, id)
+	n.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	b.change.Lock()
+	defer b.change.Unlock()
+	b.mu.Lock()
+	b.gone = true
+	m, remains := b.machine, b.remains
+	b.machine = nil
+	b.mu.Unlock()
+	b.cancelAll()
+	n.unpublish(b)
+	err := error(nil)
+	switch {
+	case m != nil:
+		err = n.remove(m)
+	case remains != "":
+		err = n.engine.Remove(context.Background(), engine.Handle{ID: remains, SandboxID: id, Stateful: true})
+		n.disown(remains)
+	}
+	if err != nil {
+		return sandbox.Errorf(sandbox.Internal, err, "not everything of the sandbox could be removed: it is tried again every minute")
+	}
+	return nil
+}
