@@ -27,7 +27,8 @@ type Sandbox struct {
 	Labels          map[string]string `json:"labels"`
 	CreatedAt       Time              `json:"created_at"`
 	UpdatedAt       Time              `json:"updated_at"`
-	ExpiresAt       *Time             `json:"expires_at"`
+	LastUsedAt      *Time             `json:"last_used_at"`
+	ExpiresAt       *Time             `json:"expires_at"` // when it is deleted by ttl_secs, or by idle_timeout_secs if nothing uses it
 }
 
 // Port is one published port.

@@ -8,17 +8,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"outpost.run/outpost/internal/config"
-	"outpost.run/outpost/internal/deps"
 	"outpost.run/outpost/internal/engine/container"
 	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/internal/image"
-	"outpost.run/outpost/internal/index"
 	"outpost.run/outpost/internal/node"
 	"outpost.run/outpost/internal/service"
 )
@@ -40,26 +36,9 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	if err != nil {
 		return nil, err
 	}
-	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash}, log)
-	n := node.New(engine, images, log)
-	home, _ := os.UserHomeDir() // without one, only settings of the machine count
-	return n, n.ServeDeps(deps.Options{
-		Layers: images, Dir: filepath.Join(c.DataDir, "deps"), Host: index.Host{Home: home, Getenv: os.Getenv, Ask: ask(ctx)},
-		Indexes: map[index.Manager]string{index.Pip: c.Deps.PipIndex, index.Npm: c.Deps.NpmRegistry, index.Go: c.Deps.GoProxy, index.Cargo: c.Deps.CargoIndex},
-	})
-}
-
-// ask runs a program of the host for what it prints.
-func ask(ctx context.Context) func(...string) string {
-	return func(words ...string) string {
-		limited, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-		out, err := exec.CommandContext(limited, words[0], words[1:]...).Output()
-		if err != nil {
-			return ""
-		}
-		return strings.TrimSpace(string(out))
-	}
+	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}, log)
+	n := node.New(node.Config{Engine: engine, Images: images, Log: log})
+	return n, n.ServeDeps(depsOptions(ctx, c, images))
 }
 
 // missing lists what is required and not there, a line each.
@@ -92,6 +71,9 @@ func installation(dataDir string) (string, error) {
 // prepareImages makes missing default images in the background; the first that needs one waits for the same build.
 func prepareImages(ctx context.Context, images *image.Store, refs []string, log *slog.Logger) {
 	for _, ref := range refs {
+		if ref == "" { // the language is not served
+			continue
+		}
 		phase := ""
 		_, err := images.Ensure(ctx, ref, func(p image.Progress) {
 			if p.Phase != phase {

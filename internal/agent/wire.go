@@ -60,7 +60,7 @@ type Setup struct {
 	Writable   []string // absolute
 	WorkingDir string   // made if missing, owned by User
 	User       string   // name, uid or uid:gid
-	Program    string   // an interpreter that must be there; "" for none
+	Programs   []string // interpreters or compilers that must be there
 	Env        [][2]string
 	Stays      bool // the machine outlives the daemon; else it ends when the agent's standard input does
 	Mounts     []Mount
@@ -99,7 +99,9 @@ type Place struct {
 
 // Run says what the parked process becomes.
 type Run struct {
+	Programs    []string // with Code: what must be there to run it
 	Interpreter []string // with Code: what comes before the file's path
+	Scratch     bool     // with Code: between them comes the path of a folder of the exec's own, which goes with it
 	FileName    string   // with Code: the file's name, main.py
 	Code        *string
 	Argv        []string // without Code

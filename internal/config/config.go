@@ -148,8 +148,10 @@ func Default() Config {
 			Defaults: Defaults{p.Defaults.MemoryMB, p.Defaults.CPUCores, p.Defaults.TimeoutMS, p.Defaults.DiskMB, p.Defaults.Pids},
 			Maximum:  Maximum(p.Maximum), Quota: Quota(p.Quota),
 		},
-		Images: Images{Python: p.Images["python"], Bash: p.Images["bash"], StoreGB: 20},
-		Ports:  Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container"},
+		Images: Images{
+			Python: p.Images["python"], Bash: p.Images["bash"], Node: p.Images["node"], Go: p.Images["go"], Rust: p.Images["rust"], StoreGB: 20,
+		},
+		Ports: Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container"},
 		Pool: Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, ResultsTTLHours: 168},
 		DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
 	}

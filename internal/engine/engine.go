@@ -39,8 +39,8 @@ type MachineSpec struct {
 	Limits     sandbox.Limits
 	Security   sandbox.Security
 	WorkingDir string
-	Program    string      // an interpreter that the image must have; "" for none
-	Env        [][2]string // to find Program by its PATH
+	Programs   []string    // interpreters or compilers that the image must have
+	Env        [][2]string // to find Programs by its PATH
 	Mounts     []Mount     // beside the layers
 	Egress     string      // none, public or allow; what comes of it is the node's to connect
 	Again      bool        // a stateful machine of this ID was halted: it starts on its own disk, host ids and layers

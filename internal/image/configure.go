@@ -150,7 +150,7 @@ func configureLayer(ctx context.Context, root *os.Root, run runner, debs []*deb)
 	if err := root.Remove("var/cache/ldconfig/aux-cache"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return python(ctx, root, run)
+	return errors.Join(python(ctx, root, run), golang(ctx, root, run))
 }
 
 // python makes the name python and the standard library's bytecode, which a read-only layer could never keep.

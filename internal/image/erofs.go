@@ -14,7 +14,7 @@ import (
 
 // writeLayer writes the tree at dir as an uncompressed EROFS image to out. Equal trees give equal bytes: entries go in
 // in order of name, and every time after stamp (the tree's newest packaged file) becomes stamp, so that the clock of
-// the building host is not seen. Set-user-id and set-group-id bits and extended attributes are left out: programs have
+// the building host is not seen; evergreen alone stays. Set-user-id and set-group-id bits and extended attributes are left out: programs have
 // no_new_privs. A hard link becomes a copy.
 func writeLayer(dir string, out io.WriteSeeker, stamp time.Time, step func(done int64)) error {
 	w := erofs.Create(out, erofs.WithBuildTime(uint64(stamp.Unix()), 0), erofs.WithTempDir(filepath.Dir(dir)))
@@ -74,7 +74,7 @@ func writeEntry(w *erofs.Writer, p, name string, d fs.DirEntry, stamp time.Time)
 		return err
 	}
 	mtime := info.ModTime().Truncate(time.Second)
-	if mtime.After(stamp) {
+	if mtime.After(stamp) && !mtime.Equal(evergreen) {
 		mtime = stamp
 	}
 	return w.Chtimes(name, mtime, mtime)

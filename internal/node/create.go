@@ -118,9 +118,7 @@ func (n *Node) startAs(ctx context.Context, b *box, spec engine.MachineSpec) (en
 	}
 	spec.Security, spec.WorkingDir, spec.Env = b.spec.Security, b.spec.WorkingDir, environment(b, nil)
 	spec.Egress = b.spec.Network.Egress
-	if l, ok := languages[b.spec.Language]; ok {
-		spec.Program = l.interpreter[0]
-	}
+	spec.Programs = languages[b.spec.Language].programs
 	limited, cancel := n.bounded(ctx, startTime)
 	defer cancel()
 	m, err := n.engine.Start(limited, spec)

@@ -326,7 +326,7 @@ func (x *execution) conclude(o *service.ExecOutcome, a answer) {
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func program(b *box, e service.ExecSpec) agent.Run {
-	r := agent.Run{Code: e.Code, Argv: e.Command, Args: e.Args, Env: environment(b, e.Env), Dir: e.WorkingDir, MaxOutput: e.MaxOutputBytes, Collect: e.Collect}
+	r := agent.Run{Argv: e.Command, Args: e.Args, Env: environment(b, e.Env), Dir: e.WorkingDir, MaxOutput: e.MaxOutputBytes, Collect: e.Collect}
 	if r.Dir == "" {
 		r.Dir = b.spec.WorkingDir
 	}
@@ -335,7 +335,7 @@ func program(b *box, e service.ExecSpec) agent.Run {
 		if name == "" {
 			name = b.spec.Language
 		}
-		r.Interpreter, r.FileName = languages[name].interpreter, languages[name].file
+		languages[name].code(&r, e.Code)
 	}
 	return r
 }

@@ -21,6 +21,7 @@ import (
 type Images interface {
 	Ensure(ctx context.Context, ref string, progress func(image.Progress)) (image.Image, error)
 	Building(ref string) (image.Progress, bool)
+	List() ([]image.Info, error)
 }
 
 // Node implements service.Runtime on one host.
@@ -73,9 +74,16 @@ func newBox(s service.SandboxSpec) *box {
 	}
 }
 
+// Config is what a Node stands on.
+type Config struct {
+	Engine engine.Engine
+	Images Images
+	Log    *slog.Logger
+}
+
 // New makes a node; Sync must be called before anything else.
-func New(e engine.Engine, images Images, log *slog.Logger) *Node {
-	n := &Node{engine: e, images: images, log: log, boxes: map[string]*box{}, machines: map[string]bool{}, recovered: make(chan struct{})}
+func New(c Config) *Node {
+	n := &Node{engine: c.Engine, images: c.Images, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, recovered: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.news.more = make(chan struct{}, 1)
 	go n.sweepEvery(time.Minute)

@@ -79,7 +79,7 @@ func (i *install) open() *node.Node {
 		i.t.Fatal(err)
 	}
 	i.t.Cleanup(i.engine.Close)
-	return node.New(i.engine, i.images, slog.New(slog.NewTextHandler(i.t.Output(), nil)))
+	return node.New(node.Config{Engine: i.engine, Images: i.images, Log: slog.New(slog.NewTextHandler(i.t.Output(), nil))})
 }
 
 // left is what of the installation is on the host.

@@ -11,8 +11,6 @@ func later(r sandbox.CreateRequest) (unserved sandbox.Faults) {
 		"disk_mount_path":     r.DiskMountPath != nil,
 		"ports":               len(r.Ports) > 0,
 		"health_check":        r.HealthCheck != nil,
-		"ttl_secs":            r.TTLSecs != nil,
-		"idle_timeout_secs":   r.IdleTimeoutSecs != nil,
 		"resource_limits.gpu": r.ResourceLimits != nil && r.ResourceLimits.GPU != nil,
 	} {
 		if given {

@@ -43,7 +43,10 @@ func Default() Policy {
 		Defaults: sandbox.Limits{MemoryMB: 512, CPUCores: 1, TimeoutMS: 30_000, DiskMB: 512, Pids: 256},
 		Maximum:  Maximum{MemoryMB: 8192, CPUCores: 8, TimeoutMS: 3_600_000, DiskMB: 10_240, DiskSizeGB: 100, Pids: 4096},
 		Quota:    Quota{Sandboxes: 1000, ConcurrentExecs: 100},
-		Images:   map[string]string{"python": "deb:trixie?include=python3", "bash": "deb:trixie"},
+		Images: map[string]string{
+			"python": "deb:trixie?include=python3", "node": "deb:trixie?include=nodejs", "go": "deb:trixie?include=golang-go",
+			"rust": "deb:trixie?include=rustc", "bash": "deb:trixie",
+		},
 		MicroVM: "this server has no microVM engine; leave jailer_enabled out to get a container, " +
 			"or ask an operator whose server has Firecracker, its jailer and KVM",
 	}

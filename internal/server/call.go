@@ -51,6 +51,12 @@ func (s *Server) handle(rt route) http.HandlerFunc {
 			_, _ = w.Write(rt.page.body())
 			return
 		}
+		if rt.stream != nil {
+			if err := rt.stream(c, w); err != nil {
+				s.fail(w, r, err)
+			}
+			return
+		}
 		if rt.request != nil {
 			body, err := readBody(w, r)
 			if err != nil {

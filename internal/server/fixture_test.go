@@ -107,6 +107,8 @@ func (p *paper) OpenPort(_ context.Context, _ string, port sandbox.Port) (sandbo
 
 func (p *paper) ClosePort(context.Context, string, int, string) error { return nil }
 
+func (p *paper) Images(context.Context, string, bool) ([]sandbox.ImageInfo, error) { return nil, nil }
+
 func (p *paper) Watch(ctx context.Context, _ chan<- service.Event) error {
 	<-ctx.Done()
 	return nil

@@ -20,7 +20,8 @@ type route struct {
 	response     reflect.Type // nil: no body
 	idempotent   bool         // takes an Idempotency-Key
 	handler      func(*call) (any, error)
-	page         *page // instead of a handler
+	page         *page                                  // instead of a handler
+	stream       func(*call, http.ResponseWriter) error // instead of a handler: it answers by itself unless it fails
 }
 
 // page is a document that is the same for everybody.
@@ -30,7 +31,8 @@ type page struct {
 }
 
 const (
-	ofNamespace = "/auth/v1/seed/{namespace}/sandbox"
+	namespace   = "/auth/v1/seed/{namespace}"
+	ofNamespace = namespace + "/sandbox"
 	pats        = "/auth/v1/pat"
 	keys        = "/auth/v1/api_keys"
 )
@@ -49,6 +51,15 @@ func (s *Server) table() []route {
 		{method: "DELETE", path: ofNamespace + "/{id}", access: writers, summary: "Delete a sandbox and everything in it", status: http.StatusNoContent, handler: s.deleteSandbox},
 		{method: "POST", path: ofNamespace + "/{id}/exec", access: writers, summary: "Run a program in a sandbox", request: typeOf[sandbox.ExecRequest](), status: http.StatusOK, response: typeOf[sandbox.ExecResult](), idempotent: true, handler: s.exec},
 		{method: "POST", path: ofNamespace + "/execute", access: writers, summary: "Run a program in a fresh machine, or in the sandbox of sandbox_id", request: typeOf[sandbox.ExecuteRequest](), status: http.StatusOK, response: typeOf[sandbox.ExecResult](), idempotent: true, handler: s.execute},
+		{method: "PATCH", path: ofNamespace + "/{id}", access: writers, summary: "Change name, labels and times of a sandbox", request: typeOf[sandbox.PatchRequest](), status: http.StatusOK, response: typeOf[sandbox.Sandbox](), handler: s.patchSandbox},
+		{method: "POST", path: ofNamespace + "/{id}/stop", access: writers, summary: "Stop a stateful sandbox: its files stay, memory and processes go", status: http.StatusOK, response: typeOf[sandbox.Sandbox](), idempotent: true, handler: s.stopSandbox},
+		{method: "POST", path: ofNamespace + "/{id}/start", access: writers, summary: "Start a stopped or lost stateful sandbox on its files", status: http.StatusOK, response: typeOf[sandbox.Sandbox](), idempotent: true, handler: s.startSandbox},
+		{method: "GET", path: ofNamespace + "/{id}/events", access: readers, summary: "Changes of a sandbox, as server-sent events", params: eventParams, status: http.StatusOK, response: typeOf[sandbox.Event](), stream: s.events},
+		{method: "GET", path: namespace + "/events", access: readers, summary: "Changes of all sandboxes, as server-sent events", params: eventParams, status: http.StatusOK, response: typeOf[sandbox.Event](), stream: s.events},
+		{method: "GET", path: namespace + "/languages", access: readers, summary: "Languages of this server", status: http.StatusOK, response: typeOf[sandbox.List[sandbox.LanguageInfo]](), handler: s.languages},
+		{method: "GET", path: namespace + "/images", access: readers, summary: "Images that are ready on this server", status: http.StatusOK, response: typeOf[sandbox.List[sandbox.ImageInfo]](), handler: s.images},
+		{method: "GET", path: namespace + "/usage", access: readers, summary: "Quota of the namespace, and what it has of it", status: http.StatusOK, response: typeOf[sandbox.NamespaceUsage](), handler: s.usage},
+		{method: "GET", path: "/auth/v1/whoami", access: readers, summary: "The credential's namespace and role", status: http.StatusOK, response: typeOf[sandbox.Whoami](), handler: s.whoami},
 
 		{method: "POST", path: pats, access: readers, summary: "Make a personal access token", request: typeOf[sandbox.TokenRequest](), status: http.StatusCreated, response: typeOf[sandbox.Token](), handler: s.createToken},
 		{method: "GET", path: pats, access: readers, summary: "List personal access tokens", params: credentialParams, status: http.StatusOK, response: typeOf[sandbox.Page[sandbox.Token]](), handler: s.listTokens(credentialParams)},

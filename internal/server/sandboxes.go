@@ -43,6 +43,21 @@ func (s *Server) deleteSandbox(c *call) (any, error) {
 	return nil, s.svc.Delete(c.ctx, c.namespace, c.id)
 }
 
+func (s *Server) patchSandbox(c *call) (any, error) {
+	var r sandbox.PatchRequest
+	faults, err := c.decode(&r)
+	if err != nil {
+		return nil, err
+	}
+	return s.svc.Patch(c.ctx, c.namespace, c.id, r, faults)
+}
+
+func (s *Server) stopSandbox(c *call) (any, error) { return s.svc.Stop(c.ctx, c.namespace, c.id) }
+
+func (s *Server) startSandbox(c *call) (any, error) {
+	return s.svc.StartAgain(c.ctx, c.namespace, c.id)
+}
+
 func (s *Server) exec(c *call) (any, error) {
 	var r sandbox.ExecRequest
 	faults, err := c.decode(&r)

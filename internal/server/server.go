@@ -46,11 +46,14 @@ type Server struct {
 	routes  []route
 	openapi []byte
 	docs    []byte
+	ending  context.Context // streams end with it
+	end     context.CancelFunc
 }
 
 // New makes a Server. It fails only where the routes can't be described.
 func New(c Config) (*Server, error) {
 	s := &Server{svc: c.Service, log: c.Log, version: c.Version, limits: newLimiters(c.PerMinute, c.Burst), mux: chi.NewMux()}
+	s.ending, s.end = context.WithCancel(context.Background())
 	s.routes = s.table()
 	for _, r := range s.routes {
 		s.mux.Method(r.method, r.path, s.handle(r))
@@ -76,6 +79,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration)
 		return err
 	case <-ctx.Done():
 	}
+	s.end()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	if err := h.Shutdown(last); err != nil && !errors.Is(err, context.DeadlineExceeded) {

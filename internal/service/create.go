@@ -49,10 +49,12 @@ func (s *Service) make(ctx context.Context, namespace string, p policy.Sandbox) 
 		}
 		return record, sandbox.Errorf(sandbox.Internal, err, "the sandbox could not be noted")
 	}
+	l := newLive(record)
 	s.mu.Lock()
-	s.live[record.ID] = newLive(record)
+	s.live[record.ID] = l
 	s.mu.Unlock()
-	return record, nil
+	s.note(ctx, namespace, sandbox.Event{SandboxID: record.ID, Type: string(sandbox.Running), Status: sandbox.Running})
+	return timed(record, l), nil
 }
 
 func recordOf(namespace string, p policy.Sandbox) sandbox.Sandbox {

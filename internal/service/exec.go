@@ -33,6 +33,7 @@ func (s *Service) Exec(ctx context.Context, namespace, id string, r sandbox.Exec
 		return sandbox.ExecResult{}, err
 	}
 	defer done()
+	defer l.hold()()
 	ctx = whileWanted(ctx, p, keep)
 	queued := time.Now()
 	if err := l.wait(ctx, time.Duration(p.Limits.TimeoutMS)*time.Millisecond); err != nil {
@@ -53,7 +54,7 @@ func usable(r sandbox.Sandbox) error {
 	case sandbox.Stopped:
 		return sandbox.Errorf(sandbox.SandboxStopped, nil, "the sandbox is stopped; start it first")
 	case sandbox.LostNow:
-		return sandbox.Errorf(sandbox.Lost, nil, "the sandbox's machine died with the host")
+		return sandbox.Errorf(sandbox.Lost, nil, "the sandbox's machine is lost; start the sandbox again, its files are kept")
 	}
 	return sandbox.Errorf(sandbox.Conflict, nil, "the sandbox is %s; delete it", r.Status)
 }
@@ -120,13 +121,8 @@ func execSpec(p policy.Exec) ExecSpec {
 // noteLoss asks whether the sandbox lost its machine, and keeps the answer.
 func (s *Service) noteLoss(ctx context.Context, id string, l *live) {
 	state, err := s.runtime.Inspect(ctx, id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err != nil || s.draining || l.ctx.Err() != nil || state.Status == l.state.Status || state.Status == "" {
+	if err != nil || state.Status != sandbox.LostNow {
 		return
 	}
-	l.state.Status, l.state.UpdatedAt = state.Status, sandbox.Now()
-	if err := s.store.PutSandbox(ctx, l.state); err != nil {
-		s.log.Error("a sandbox's state could not be noted", "sandbox_id", id, "error", err)
-	}
+	s.happened(ctx, Event{SandboxID: id, Status: state.Status})
 }

@@ -37,6 +37,12 @@ func (u *use) takeExec(namespace string) error {
 func (u *use) giveSandbox(namespace string) { u.give(u.sandboxes, namespace) }
 func (u *use) giveExec(namespace string)    { u.give(u.execs, namespace) }
 
+func (u *use) of(namespace string) (sandboxes, execs int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.sandboxes[namespace], u.execs[namespace]
+}
+
 func (u *use) take(count map[string]int, namespace string, most int, says string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -47,6 +47,8 @@ type Runtime interface {
 	OpenPort(ctx context.Context, sandboxID string, p sandbox.Port) (sandbox.Port, error)
 	// ClosePort closes a published port. Errors: NotFound (the sandbox, or the port), NotStateful.
 	ClosePort(ctx context.Context, sandboxID string, guestPort int, protocol string) error
+	// Images are those that are ready and that the namespace may use; an operator sees all.
+	Images(ctx context.Context, namespace string, operator bool) ([]sandbox.ImageInfo, error)
 	// Watch sends what becomes of sandboxes by itself to events until ctx ends.
 	Watch(ctx context.Context, events chan<- Event) error
 	// Delete kills what runs and removes everything of the sandbox; nil for what is gone.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -24,6 +25,7 @@ type Service struct {
 	run     string // id of this run of the server
 	inuse   *use
 	calls   calls
+	events  *bell
 
 	mu       sync.Mutex
 	live     map[string]*live // by id; all sandboxes that exist
@@ -37,6 +39,11 @@ type live struct {
 	ctx   context.Context     // ends with the sandbox
 	end   context.CancelFunc
 	state sandbox.Sandbox // under Service.mu
+
+	turning sync.Mutex   // stop and start take turns
+	record  sync.Mutex   // held while the record is written
+	used    atomic.Int64 // Unix milliseconds
+	holds   atomic.Int64 // execs under way
 }
 
 // Config is what a Service stands on.
@@ -53,7 +60,7 @@ func New(c Config) *Service {
 	return &Service{
 		policy: c.Policy, store: c.Store, runtime: c.Runtime, root: sha256.Sum256([]byte(c.RootToken)), log: c.Log,
 		run: sandbox.NewID("run_"), inuse: newUse(c.Policy.Quota), calls: calls{pending: map[string]*pendingCall{}},
-		live: map[string]*live{},
+		live: map[string]*live{}, events: newBell(),
 	}
 }
 
@@ -89,6 +96,7 @@ func (s *Service) Start(ctx context.Context) error {
 			if err := s.store.PutSandbox(ctx, r); err != nil {
 				return err
 			}
+			s.note(ctx, r.Namespace, sandbox.Event{SandboxID: r.ID, Type: string(r.Status), Status: r.Status, Reason: "lost"})
 		}
 		s.inuse.adopt(r.Namespace)
 		s.live[r.ID] = newLive(r)
@@ -96,8 +104,11 @@ func (s *Service) Start(ctx context.Context) error {
 	return nil
 }
 
-// Housekeep does what has to be done now and then, until ctx ends.
+// Housekeep does what no call asks for, until ctx ends: it follows the runtime's events, deletes sandboxes whose time is
+// over, and forgets old idempotency keys and events.
 func (s *Service) Housekeep(ctx context.Context) {
+	go s.follow(ctx)
+	go s.reap(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -106,12 +117,19 @@ func (s *Service) Housekeep(ctx context.Context) {
 			if err := s.store.ExpireCalls(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				s.log.Error("old idempotency keys could not be removed", "error", err)
 			}
+			if err := s.store.ExpireEvents(ctx, time.Now().Add(-eventLife)); err != nil && ctx.Err() == nil {
+				s.log.Error("old events could not be removed", "error", err)
+			}
 		}
 	}
 }
 
 func newLive(r sandbox.Sandbox) *live {
 	l := &live{state: r}
+	l.touch()
+	if r.LastUsedAt != nil {
+		l.used.Store(r.LastUsedAt.UnixMilli())
+	}
 	l.ctx, l.end = context.WithCancel(context.Background())
 	if r.Mode == sandbox.Stateful {
 		l.turn = semaphore.NewWeighted(int64(r.MaxConcurrency))

@@ -2,6 +2,8 @@ package service
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"outpost.run/outpost/sandbox"
@@ -66,14 +68,16 @@ func (s *Service) Shutdown(ctx context.Context, drain time.Duration, stopAll boo
 
 func (s *Service) noteStopped(ctx context.Context) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, l := range s.live {
-		if l.state.Mode != sandbox.Stateful || l.state.Status != sandbox.Running {
-			continue
-		}
-		l.state.Status, l.state.UpdatedAt = sandbox.Stopped, sandbox.Now()
-		if err := s.store.PutSandbox(ctx, l.state); err != nil {
-			s.log.Error("a stopped sandbox could not be noted", "sandbox_id", id, "error", err)
+	all := slices.Collect(maps.Values(s.live))
+	s.mu.Unlock()
+	for _, l := range all {
+		after, err := s.change(ctx, l, "", func(r *sandbox.Sandbox) {
+			if r.Mode == sandbox.Stateful && r.Status == sandbox.Running {
+				r.Status, r.Health = sandbox.Stopped, sandbox.Health{Status: sandbox.HealthNone}
+			}
+		})
+		if err != nil {
+			s.log.Error("a stopped sandbox could not be noted", "sandbox_id", after.ID, "error", err)
 		}
 	}
 }

@@ -39,7 +39,24 @@ type Store interface {
 	// ExpireCalls removes the notes whose time is over.
 	ExpireCalls(ctx context.Context, now time.Time) error
 
+	// AddEvent keeps an event of a namespace and answers its seq.
+	AddEvent(ctx context.Context, namespace string, e sandbox.Event) (uint64, error)
+	// Events are those after a seq, the oldest first.
+	Events(ctx context.Context, q EventQuery) ([]sandbox.Event, error)
+	// LastEvent is the seq of the newest event there ever was; 0 for none.
+	LastEvent(ctx context.Context) (uint64, error)
+	// ExpireEvents removes what is older.
+	ExpireEvents(ctx context.Context, before time.Time) error
+
 	Close() error
+}
+
+// EventQuery selects events of a namespace.
+type EventQuery struct {
+	Namespace string
+	SandboxID string // "" for all
+	Since     uint64 // those with a higher seq
+	Most      int
 }
 
 // Paging is which page of a list to give, in which order.

@@ -39,7 +39,7 @@ type entry struct {
 
 func main() {
 	programs := flag.String("programs", "../shared/corpus", "folder with programs.jsonl.gz; testdata/corpus is used where it has none")
-	languages := flag.String("languages", "python,bash", "languages to run, separated by commas")
+	languages := flag.String("languages", "python,node,go,rust,bash", "languages to run, separated by commas")
 	parallel := flag.Int("parallel", 4, "programs at once")
 	binary := flag.String("server", "bin/outpost", "outpost to start as the server, unless OUTPOST_URL names one")
 	flag.Parse()
@@ -106,7 +106,7 @@ func load(folder string) (all []entry, from string, err error) {
 	}
 }
 
-var languageOf = map[string]string{".py": "python", ".sh": "bash"}
+var languageOf = map[string]string{".py": "python", ".js": "node", ".go": "go", ".rs": "rust", ".sh": "bash"}
 
 func loadOwn(folder fs.FS) (all []entry, err error) {
 	names, err := fs.Glob(folder, "*.*.*")

@@ -90,7 +90,7 @@ func prepare() error {
 		return err
 	}
 	defer store.Close()
-	for _, ref := range []string{imagetest.Bash, imagetest.Python} {
+	for _, ref := range []string{imagetest.Bash, imagetest.Python, imagetest.Node, imagetest.Go, imagetest.Rust} {
 		if _, err := store.Ensure(context.Background(), ref, nil); err != nil {
 			return fmt.Errorf("image %s: %w", ref, err)
 		}

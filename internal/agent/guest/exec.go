@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +29,9 @@ type execution struct {
 	who     user
 	process *cell.Process
 	killer  *os.File // cgroup.kill, nil where there is none
+
+	file, scratch string // of the program's code; "" for none
+	temporary     bool   // they must be removed
 
 	mu   sync.Mutex
 	over bool // it has ended: a background process of it is no longer the connection's
@@ -121,7 +125,8 @@ func (x *execution) finish() {
 
 // serve waits for Run, lets the program run and tells how it ended.
 func (x *execution) serve(gone <-chan cell.Ended) error {
-	run, program, file, err := x.begin()
+	run, program, err := x.begin()
+	defer x.tidy()
 	tooLong := errors.Is(err, cell.ErrTooLong)
 	if tooLong {
 		x.kill()
@@ -155,25 +160,23 @@ func (x *execution) serve(gone <-chan cell.Ended) error {
 	if err := x.collect(run.Collect, run.Dir); err != nil {
 		return err
 	}
-	if file != "" && !run.KillRest { // the next exec finds the directory as it was
-		_ = as(x.who, func() error { return remove(file) })
-	}
+	x.tidy() // the next exec finds all as it was
 	x.finish()
 	return agent.WriteFrame(x.conn, agent.KindComplete, nil)
 }
 
 // begin takes in what is to run, and lets it.
-func (x *execution) begin() (run agent.Run, p cell.Program, file string, err error) {
+func (x *execution) begin() (run agent.Run, p cell.Program, err error) {
 	if run, err = x.prepare(); err != nil {
-		return run, p, "", err
+		return run, p, err
 	}
-	if p, file, err = x.program(run); err != nil {
-		return run, p, "", err
+	if p, err = x.program(run); err != nil {
+		return run, p, err
 	}
 	if err = agent.WriteFrame(x.conn, agent.KindBegin, nil); err != nil {
-		return run, p, "", err
+		return run, p, err
 	}
-	return run, p, file, x.process.Run(p)
+	return run, p, x.process.Run(p)
 }
 
 func (x *execution) write(kind agent.Kind, v any) error {
@@ -267,21 +270,58 @@ func putFile(asked, name string, content []byte, who user, flags int) error {
 	return &refusal{agent.Failure{Code: sandbox.Invalid, Field: "files", Message: fmt.Sprintf("%s can't be written: %s", asked, reason(err))}, err}
 }
 
-// program says what to start; with code, its file is written first and named.
-func (x *execution) program(run agent.Run) (p cell.Program, file string, err error) {
+// program says what to start; with code, its file is written first.
+func (x *execution) program(run agent.Run) (cell.Program, error) {
 	env := environment(x.who, run.Env)
 	argv := slices.Clone(run.Argv)
 	if run.Code != nil {
-		if !runnable(run.Interpreter[0], run.Env) {
-			return p, "", refuse(sandbox.LanguageRuntimeMissing, "", "the image has no %s: create a sandbox of that language, or with an image that has it", run.Interpreter[0])
+		var err error
+		if argv, err = x.code(run); err != nil {
+			return cell.Program{}, err
 		}
-		if file, err = x.putCode(run); err != nil {
-			return p, "", err
-		}
-		argv = append(slices.Clone(run.Interpreter), file)
 	}
 	argv = append(argv, run.Args...)
-	return cell.Program{Paths: candidates(argv[0], env), Argv: argv, Env: env, Dir: run.Dir}, file, nil
+	return cell.Program{Paths: candidates(argv[0], env), Argv: argv, Env: env, Dir: run.Dir}, nil
+}
+
+// code puts the program's file in its place and answers the words that run it.
+func (x *execution) code(run agent.Run) ([]string, error) {
+	for _, name := range run.Programs {
+		if !runnable(name, run.Env) {
+			return nil, refuse(sandbox.LanguageRuntimeMissing, "", "the image has no %s: create a sandbox of that language, or with an image that has it", name)
+		}
+	}
+	x.temporary = !run.KillRest
+	argv := slices.Clone(run.Interpreter)
+	if run.Scratch {
+		x.scratch = fmt.Sprintf("/tmp/build-%d-%s", x.process.Pid, rand.Text())
+		if err := as(x.who, func() error { return makePrivate(x.scratch) }); err != nil {
+			return nil, refuse(sandbox.Invalid, "", "the program can't be compiled as user %s: %s can't be made: %s", x.who.name, x.scratch, reason(err))
+		}
+		argv = append(argv, x.scratch)
+	}
+	var err error
+	if x.file, err = x.putCode(run); err != nil {
+		return nil, err
+	}
+	return append(argv, x.file), nil
+}
+
+// tidy removes what was made to run the program. It may be called twice.
+func (x *execution) tidy() {
+	if !x.temporary { // the machine goes with the exec
+		return
+	}
+	x.temporary = false
+	_ = as(x.who, func() error {
+		if x.file != "" {
+			_ = remove(x.file)
+		}
+		if x.scratch != "" {
+			_ = removeTree(x.scratch)
+		}
+		return nil
+	})
 }
 
 // putCode writes the program's file into the working directory, so that it finds its neighbours; under another name

@@ -110,6 +110,9 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 	if err != nil {
 		return err
 	}
+	if err := makePlaces(); err != nil {
+		return err
+	}
 	if err := makeDir(s.WorkingDir, who); err != nil {
 		return err
 	}
@@ -119,8 +122,10 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 	if err := attach(s.Mounts, trees, who); err != nil {
 		return err
 	}
-	if s.Program != "" && !runnable(s.Program, s.Env) {
-		return refuse(sandbox.LanguageRuntimeMissing, "", "the image has no %s: choose an image with this language, or leave image out", s.Program)
+	for _, name := range s.Programs {
+		if !runnable(name, s.Env) {
+			return refuse(sandbox.LanguageRuntimeMissing, "", "the image has no %s: choose an image with this language, or leave image out", name)
+		}
 	}
 	if s.ReadOnly {
 		if err := cell.Shut(append(s.Writable, s.WorkingDir)); err != nil {

@@ -238,7 +238,7 @@ os.symlink('/proc/1/environ', 'l1'); os.symlink('../../../../../../etc/shadow', 
 			want   sandbox.Code
 		}{
 			"user":      {func(x *engine.MachineSpec) { x.Security.User = "no-such-user" }, sandbox.UserNotFound},
-			"language":  {func(x *engine.MachineSpec) { x.Program = "no-such-interpreter" }, sandbox.LanguageRuntimeMissing},
+			"language":  {func(x *engine.MachineSpec) { x.Programs = []string{"python3", "no-such-interpreter"} }, sandbox.LanguageRuntimeMissing},
 			"directory": {func(x *engine.MachineSpec) { x.WorkingDir = "/etc/passwd/below" }, sandbox.Invalid},
 		} {
 			spec := Spec(s.layers)

@@ -55,7 +55,7 @@ func Spec(layers []string) engine.MachineSpec {
 	_, _ = rand.Read(b)
 	id := hex.EncodeToString(b)
 	return engine.MachineSpec{
-		ID: "m_" + id, SandboxID: "sb_" + id, Layers: layers, Limits: Limits, WorkingDir: "/workspace", Program: "python3",
+		ID: "m_" + id, SandboxID: "sb_" + id, Layers: layers, Limits: Limits, WorkingDir: "/workspace", Programs: []string{"python3"},
 		Security: sandbox.Security{SeccompEnabled: true, User: "sandbox", Preset: sandbox.Standard},
 	}
 }

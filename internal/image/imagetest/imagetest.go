@@ -14,6 +14,9 @@ import (
 const (
 	Bash   = "deb:trixie"
 	Python = "deb:trixie?include=python3"
+	Node   = "deb:trixie?include=nodejs"
+	Go     = "deb:trixie?include=golang-go"
+	Rust   = "deb:trixie?include=rustc"
 )
 
 // Dir is the image store that tests share; OUTPOST_TEST_IMAGES names another.

@@ -189,6 +189,12 @@ func (c *Client) ClosePort(ctx context.Context, id string, guestPort int, protoc
 	return err
 }
 
+// Images implements service.Runtime.
+func (c *Client) Images(ctx context.Context, namespace string, operator bool) ([]sandbox.ImageInfo, error) {
+	a, err := c.call(ctx, request{Method: "images", Namespace: namespace, Operator: operator}, service.Streams{})
+	return a.Images, err
+}
+
 // Watch implements service.Runtime.
 func (c *Client) Watch(ctx context.Context, events chan<- service.Event) error {
 	_, err := c.callTelling(ctx, request{Method: "watch"}, service.Streams{}, events)

@@ -111,6 +111,9 @@ func (s *server) call(c *served, q request) (a answer) {
 		return answer{Port: &p, Error: plain(err)}
 	case q.Method == "close port" && q.Port != nil:
 		return answer{Error: plain(s.runtime.ClosePort(c.ctx, q.ID, q.Port.GuestPort, q.Port.Protocol))}
+	case q.Method == "images":
+		all, err := s.runtime.Images(c.ctx, q.Namespace, q.Operator)
+		return answer{Images: all, Error: plain(err)}
 	case q.Method == "watch":
 		return answer{Error: plain(s.watch(c))}
 	case q.Method == "delete":

@@ -34,6 +34,9 @@ type request struct {
 	Exec    *service.ExecSpec     `json:",omitempty"`
 	StopAll bool                  `json:",omitempty"`
 	Port    *sandbox.Port         `json:",omitempty"`
+
+	Namespace string `json:",omitempty"`
+	Operator  bool   `json:",omitempty"`
 }
 
 type event = service.Event
@@ -42,6 +45,7 @@ type answer struct {
 	States  []service.SandboxState `json:",omitempty"`
 	Outcome *service.ExecOutcome   `json:",omitempty"`
 	Port    *sandbox.Port          `json:",omitempty"`
+	Images  []sandbox.ImageInfo    `json:",omitempty"`
 	Error   *sandbox.Error         `json:",omitempty"`
 }
 

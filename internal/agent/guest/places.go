@@ -1,0 +1,81 @@
+package guest
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+)
+
+// makePlaces makes what every program takes for granted and an image may lack.
+func makePlaces() error {
+	return as(user{}, func() error {
+		d, err := open("/tmp", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if errors.Is(err, unix.ENOENT) {
+			if d, err = makeOne("/", "tmp", user{}); err == nil {
+				err = d.Chmod(0o777 | os.ModeSticky)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		return d.Close()
+	})
+}
+
+// makePrivate makes a directory for the calling thread's user alone; it must not be there yet.
+func makePrivate(dir string) error {
+	p, err := open(path.Dir(dir), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	return unix.Mkdirat(int(p.Fd()), path.Base(dir), 0o700)
+}
+
+// A program may have filled the directory that removeTree removes: beyond these it gives up.
+const (
+	removeEntries = 20_000
+	removeDepth   = 64
+)
+
+var errTooMuch = errors.New("too much to remove")
+
+// removeTree removes a directory with all in it, with the calling thread's rights; links are removed, never followed.
+func removeTree(dir string) error {
+	p, err := open(path.Dir(dir), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	left := removeEntries
+	return removeAt(p, path.Base(dir), &left, removeDepth)
+}
+
+func removeAt(parent *os.File, name string, left *int, depth int) error {
+	if *left--; *left < 0 || depth == 0 {
+		return errTooMuch
+	}
+	err := unix.Unlinkat(int(parent.Fd()), name, 0)
+	if err != unix.EISDIR && err != unix.EPERM {
+		return err
+	}
+	fd, err := unix.Openat(int(parent.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	d := os.NewFile(uintptr(fd), name)
+	defer d.Close()
+	names, err := d.Readdirnames(*left + 1)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	for _, n := range names {
+		if err := removeAt(d, n, left, depth-1); err != nil {
+			return err
+		}
+	}
+	return unix.Unlinkat(int(parent.Fd()), name, unix.AT_REMOVEDIR)
+}
