@@ -85,10 +85,10 @@ END`,
 var node = recipe{
 	manager: index.Npm, version: 1, packages: "npm",
 	present: `npm --version >/dev/null`,
-	ask:     `npm config get registry --userconfig /dev/null --globalconfig /dev/null`,
+	ask:     `npm config get registry --userconfig /dev/null --globalconfig /deps/none`,
 	address: regexp.MustCompile(`(https?://\S+)`),
 	install: func(index.Upstream) string {
-		return `npm install --prefix ` + root + ` --registry ` + index.NpmRegistry + ` --userconfig /dev/null --globalconfig /dev/null \
+		return `npm install --prefix ` + root + ` --registry ` + index.NpmRegistry + ` --userconfig /dev/null --globalconfig /deps/none \
 	--cache ` + workDir + `/cache --no-audit --no-fund --no-update-notifier --no-save --omit-lockfile-registry-resolved --loglevel error --logs-max 0 \
 	--fetch-retries 1 --no-progress --no-color -- "$@"`
 	},
