@@ -25,6 +25,7 @@ const (
 	KindSetup    Kind = 'S' // -> Setup
 	KindPark     Kind = 'P' // -> Park
 	KindMount    Kind = 'M' // -> Mount
+	KindUnmount  Kind = 'U' // -> Mount, the path alone
 	KindPing     Kind = 'A' // -> nothing
 	KindOK       Kind = 'K' // <- Place, for all four
 	KindError    Kind = 'X' // <- Failure; the connection is over

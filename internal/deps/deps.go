@@ -84,14 +84,13 @@ type Request struct {
 
 // Set is what was installed.
 type Set struct {
-	Key      string      // the same for what is the same
-	Layer    string      // the EROFS file
+	Key      string // the same for what is the same
+	Layer    string // the EROFS file
+	Manager  index.Manager
 	At       string      // where programs find it
-	Bin      string      // a directory of programs to add to the PATH; "" for none
+	Bin      string      // the directory below At or Home with programs; "" for none
 	Paths    [][2]string // variables that are lists, and what comes before the program's own
-	Env      [][2]string // variables that the program's own replace
-	Home     string      // where a stateful sandbox keeps it
-	HomeBin  string      // and its programs; "" for none
+	Home     string      // where a stateful sandbox keeps it, on its own disk
 	Resolved []string    // name and version of each, in the manager's spelling
 }
 
@@ -199,7 +198,7 @@ func (in *Installer) inTurn(ctx context.Context, key string, r Request, c plan) 
 
 // failed is the refusal of a dependency, with the installer's last lines.
 func failed(output string) error {
-	text := lastLines(output)
+	text := LastLines(output)
 	e := sandbox.Errorf(sandbox.DepsFailed, nil, "the dependencies could not be installed: %s", text)
 	e.Details = []sandbox.Detail{{Field: "deps", Reason: text}}
 	return e

@@ -33,7 +33,7 @@ func (in *Installer) install(ctx context.Context, key string, r Request, p plan)
 		return Set{}, err
 	}
 	if code != 0 {
-		return Set{}, sandbox.Errorf(sandbox.NotSupported, nil, "the image has no %s to install dependencies with: use an image that has it, or leave image out (%s)", p.manager, lastLines(said))
+		return Set{}, sandbox.Errorf(sandbox.NotSupported, nil, "the image has no %s to install dependencies with: use an image that has it, or leave image out (%s)", p.manager, LastLines(said))
 	}
 	if err := in.fetch(ctx, w, r, p); err != nil {
 		return Set{}, err
@@ -115,7 +115,7 @@ func (in *Installer) ask(ctx context.Context, w *workshop, p plan) (index.Upstre
 	}
 	m := p.address.FindStringSubmatch(out.String())
 	if m == nil {
-		in.Log.Warn("a package manager did not tell its own index", "manager", p.manager, "said", lastLines(out.String()+said))
+		in.Log.Warn("a package manager did not tell its own index", "manager", p.manager, "said", LastLines(out.String()+said))
 		return index.Upstream{}, sandbox.Errorf(sandbox.NotSupported, nil, "this server names no package index for %s, and the image's does not tell its own: the operator can set one (deps)", p.manager)
 	}
 	up, err := index.Parse(p.manager, m[1])
@@ -127,9 +127,9 @@ func (in *Installer) ask(ctx context.Context, w *workshop, p plan) (index.Upstre
 
 // described is what a recipe's description says. It comes from the machine.
 type described struct {
-	At, Bin, Home, HomeBin string
-	Paths, Env             [][2]string
-	Resolved               []string
+	At, Bin, Home string
+	Paths         [][2]string
+	Resolved      []string
 }
 
 const resolvedMost = 10_000
@@ -152,7 +152,7 @@ func describe(ctx context.Context, w *workshop, p plan) (Set, error) {
 			return Set{}, failed("the image has no place for it")
 		}
 	}
-	return Set{At: d.At, Bin: d.Bin, Home: d.Home, HomeBin: d.HomeBin, Paths: d.Paths, Env: d.Env, Resolved: d.Resolved}, nil
+	return Set{Manager: p.manager, At: d.At, Bin: d.Bin, Home: d.Home, Paths: d.Paths, Resolved: d.Resolved}, nil
 }
 
 // keepTree makes a layer of what was installed.
@@ -168,7 +168,7 @@ func (in *Installer) keepTree(ctx context.Context, w *workshop, key string, p pl
 		}
 		code, said, err := w.script(ctx, text+".", nil, out)
 		if err == nil && code != 0 {
-			err = fmt.Errorf("tar: %s", lastLines(said))
+			err = fmt.Errorf("tar: %s", LastLines(said))
 		}
 		out.CloseWithError(err) // nil: the end
 		sent <- err

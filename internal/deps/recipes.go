@@ -71,9 +71,9 @@ places = site.getsitepackages()
 free = [d for d in places if not os.path.isdir(d) or not os.listdir(d)]
 env = dict(os.environ, PIP_CONFIG_FILE='/dev/null')
 listed = subprocess.run([sys.executable, '-I', '-m', 'pip', 'list', '--path', '` + root + `', '--format', 'json', '--disable-pip-version-check'], stdout=subprocess.PIPE, env=env, check=True)
-at = free[0] if free else '/opt/deps'
+at = free[0] if free else '/opt/deps/python'
 print(json.dumps({
-    'at': at, 'bin': at + '/bin' if os.path.isdir('` + root + `/bin') else '', 'home': places[0],
+    'at': at, 'bin': 'bin' if os.path.isdir('` + root + `/bin') else '', 'home': places[0],
     'paths': [] if free else [['PYTHONPATH', at]],
     'resolved': sorted(p['name'] + '==' + p['version'] for p in json.loads(listed.stdout)),
 }))
@@ -97,7 +97,7 @@ const root = "` + root + `/node_modules", fs = require("fs");
 const lock = JSON.parse(fs.readFileSync(root + "/.package-lock.json"));
 const named = Object.entries(lock.packages).filter(([p]) => p.startsWith("node_modules/"))
 	.map(([p, v]) => (v.name || p.slice(p.lastIndexOf("node_modules/") + 13)) + "@" + v.version);
-console.log(JSON.stringify({at: "/node_modules", bin: fs.existsSync(root + "/.bin") ? "/node_modules/.bin" : "", home: "/node_modules", resolved: [...new Set(named)].sort()}))'`,
+console.log(JSON.stringify({at: "/node_modules", bin: fs.existsSync(root + "/.bin") ? ".bin" : "", home: "/node_modules", resolved: [...new Set(named)].sort()}))'`,
 	tree: root + "/node_modules", without: "./.package-lock.json",
 	exactly: regexp.MustCompile(`^.[^@]*@=?v?\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]+)?$`),
 }

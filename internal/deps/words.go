@@ -18,8 +18,8 @@ var (
 	inside = regexp.MustCompile(`(?:sparse\+)?http://127\.0\.0\.1(?::80)?/[^\s'"<>)\x60]*|/link/[^\s'"<>)\x60]*`)
 )
 
-// lastLines are an installer's last words, without colours, control characters and the proxy's addresses.
-func lastLines(output string) string {
+// LastLines are an installer's last words, without colours, control characters and the proxy's addresses.
+func LastLines(output string) string {
 	output = escape.ReplaceAllString(strings.ToValidUTF8(output, "?"), "")
 	output = inside.ReplaceAllString(output, "(index)")
 	var lines []string

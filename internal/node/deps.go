@@ -1,7 +1,9 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -104,27 +106,74 @@ func (n *Node) supply(ctx context.Context, b *box, m engine.Machine, x *needs) e
 	return n.settle(ctx, b, m, x)
 }
 
-// depsOf remembers what was installed into a stateful sandbox.
+// settled remembers what was installed into a stateful sandbox.
 type settled struct {
 	mu   sync.Mutex
 	keys map[string]bool
 }
 
-// settle copies a layer onto a stateful sandbox's own disk.
+const (
+	settleAt   = "/run/deps"
+	settleTime = 5 * time.Minute
+)
+
+// settle copies a layer onto a stateful sandbox's own disk, by programs of its own and within its limits.
 func (n *Node) settle(ctx context.Context, b *box, m engine.Machine, x *needs) error {
 	b.settled.mu.Lock()
 	defer b.settled.mu.Unlock()
 	if b.settled.keys[x.set.Key] {
 		return nil
 	}
-	_ = ctx
-	_ = m
-	return sandbox.Errorf(sandbox.NotSupported, nil, "not yet")
+	if b.spec.Security.Preset == sandbox.Maximum {
+		return sandbox.Errorf(sandbox.NotSupported, nil, "dependencies can't be installed for good where preset maximum keeps the root read-only: "+
+			"use an ephemeral sandbox, or another preset")
+	}
+	ctx, cancel := n.bounded(ctx, settleTime)
+	defer cancel()
+	defer context.AfterFunc(b.ctx, cancel)()
+	if err := m.Attach(ctx, x.mount(settleAt)); err != nil {
+		return err
+	}
+	err := n.runAsRoot(ctx, b, m, x.set.Settle(settleAt))
+	if gone := m.Detach(context.WithoutCancel(ctx), settleAt); err == nil {
+		err = gone
+	}
+	if err == nil {
+		if b.settled.keys == nil {
+			b.settled.keys = map[string]bool{}
+		}
+		b.settled.keys[x.set.Key] = true
+	}
+	return err
+}
+
+// runAsRoot runs words of the shell as the machine's root, which has no power that the preset does not give it.
+func (n *Node) runAsRoot(ctx context.Context, b *box, m engine.Machine, words []string) error {
+	place, err := m.Park(ctx, engine.ExecSpec{ID: sandbox.NewID(sandbox.ExecPrefix), User: "0", Limits: b.spec.Limits})
+	if err != nil {
+		return err
+	}
+	defer place.Close()
+	defer context.AfterFunc(ctx, func() { _ = place.Kill() })()
+	var said bytes.Buffer
+	exit, _, err := place.Run(agent.Run{Argv: words, Dir: "/", MaxOutput: 8 << 10},
+		agent.Feed{Stdout: io.Discard, Stderr: &said, Started: func() {}, Exited: func() {}})
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return err
+	case strings.Contains(said.String(), "No space left on device") || strings.Contains(said.String(), "Disk quota exceeded"):
+		return sandbox.Errorf(sandbox.DiskFull, nil, "the dependencies do not fit on the sandbox's disk: raise resource_limits.disk_mb")
+	case exit.Code != 0:
+		return sandbox.Errorf(sandbox.DepsFailed, nil, "the dependencies could not be copied into the sandbox: %s", deps.LastLines(said.String()))
+	}
+	return nil
 }
 
 // environment is what the exec's environment must say for its dependencies to be found, when all says what it says
 // otherwise.
-func (x needs) environment(all [][2]string) (add [][2]string) {
+func (x needs) environment(b *box, all [][2]string) (add [][2]string) {
 	value := func(name string) (string, bool) {
 		for _, pair := range slices.Backward(all) {
 			if pair[0] == name {
@@ -133,9 +182,12 @@ func (x needs) environment(all [][2]string) (add [][2]string) {
 		}
 		return "", false
 	}
+	if b.spec.Mode == sandbox.Stateful {
+		return nil // it lies where everything looks
+	}
 	paths := x.set.Paths
 	if x.set.Bin != "" {
-		paths = append(slices.Clone(paths), [2]string{"PATH", x.set.Bin})
+		paths = append(slices.Clone(paths), [2]string{"PATH", x.set.At + "/" + x.set.Bin})
 	}
 	for _, p := range paths {
 		own, ok := value(p[0])
@@ -143,11 +195,6 @@ func (x needs) environment(all [][2]string) (add [][2]string) {
 			own = agent.DefaultPath
 		}
 		add = append(add, [2]string{p[0], strings.TrimSuffix(p[1]+":"+own, ":")})
-	}
-	for _, p := range x.set.Env {
-		if _, ok := value(p[0]); !ok {
-			add = append(add, p)
-		}
 	}
 	return add
 }

@@ -127,7 +127,7 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	if err := n.supply(ctx, b, m, &need); err != nil {
 		return n.notBegun(ctx, b, err)
 	}
-	e.Env = slices.Concat(e.Env, need.environment(environment(b, e.Env)))
+	e.Env = slices.Concat(e.Env, need.environment(b, environment(b, e.Env)))
 	place, err := n.park(ctx, b, m, e)
 	if err != nil {
 		return n.notBegun(ctx, b, err)

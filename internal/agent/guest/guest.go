@@ -58,6 +58,8 @@ func (a *Agent) serve(conn net.Conn) {
 		err = a.exec(conn, b, files)
 	case agent.KindMount:
 		err = a.mount(conn, b, files)
+	case agent.KindUnmount:
+		err = a.unmount(conn, b)
 	case agent.KindPing:
 		err = agent.WriteJSON(conn, agent.KindOK, agent.Place{})
 	default:

@@ -30,6 +30,17 @@ func (m *machine) Attach(ctx context.Context, x engine.Mount) error {
 	return conn.Mount(points[0], trees[0])
 }
 
+// Detach implements engine.Machine.
+func (m *machine) Detach(ctx context.Context, path string) error {
+	conn, err := m.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	return conn.Unmount(path)
+}
+
 // NetworkNamespace implements engine.Machine.
 func (m *machine) NetworkNamespace() (*os.File, error) { return m.namespace("net") }
 
