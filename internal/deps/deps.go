@@ -170,23 +170,35 @@ func (in *Installer) leave(key string, f *flight) {
 	}
 }
 
-// inTurn waits for the namespace's turn and the server's, and installs.
-func (in *Installer) inTurn(ctx context.Context, key string, r Request, c plan) (Set, error) {
+// turn waits for the namespace's turn and the server's.
+func (in *Installer) turn(ctx context.Context, namespace string) (done func(), err error) {
 	in.mu.Lock()
-	own, ok := in.busy[r.Namespace]
+	own, ok := in.busy[namespace]
 	if !ok {
 		own = make(chan struct{}, 1)
-		in.busy[r.Namespace] = own
+		in.busy[namespace] = own
 	}
 	in.mu.Unlock()
-	for _, turn := range []chan struct{}{own, in.turns} {
-		select {
-		case turn <- struct{}{}:
-			defer func() { <-turn }()
-		case <-ctx.Done():
-			return Set{}, ctx.Err()
-		}
+	select {
+	case own <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
+	select {
+	case in.turns <- struct{}{}:
+		return func() { <-in.turns; <-own }, nil
+	case <-ctx.Done():
+		<-own
+		return nil, ctx.Err()
+	}
+}
+
+func (in *Installer) inTurn(ctx context.Context, key string, r Request, c plan) (Set, error) {
+	done, err := in.turn(ctx, r.Namespace)
+	if err != nil {
+		return Set{}, err
+	}
+	defer done()
 	limited, cancel := context.WithTimeout(ctx, installTime)
 	defer cancel()
 	set, err := in.install(limited, key, r, c)

@@ -45,13 +45,15 @@ func (d depMachines) End(m engine.Machine) { d.n.end(m) }
 
 // needs are what an exec's machine must have beside its sandbox's.
 type needs struct {
-	set    deps.Set
-	layers []string       // instead of the image's; nil for those
-	mounts []engine.Mount // that must be there from the start
-	took   time.Duration
+	set      deps.Set
+	debian   []string       // Debian packages, as they were asked for
+	layers   []string       // that have them: instead of the image's; nil for those
+	mounts   []engine.Mount // that must be there from the start
+	resolved []string
+	took     time.Duration
 }
 
-// fresh says that no machine that is there already will do.
+// fresh says that no machine of an ephemeral sandbox that is there already will do.
 func (x needs) fresh() bool { return x.layers != nil || x.mounts != nil }
 
 // needsOf installs an exec's dependencies, or finds them installed.
@@ -76,12 +78,24 @@ func (n *Node) needsOf(ctx context.Context, b *box, e service.ExecSpec) (needs, 
 		language = b.spec.Language
 	}
 	var x needs
-	x.set, err = n.installer.Install(ctx, deps.Request{Namespace: b.spec.Namespace, Language: language, Image: img, Deps: e.Deps})
-	x.took = time.Since(began)
-	if err == nil && b.spec.Mode == sandbox.Ephemeral && b.spec.Security.Preset == sandbox.Maximum {
-		x.mounts = []engine.Mount{x.mount(x.set.At)} // later its root can't be written, and has no place for it
+	var others []string
+	if x.debian, others = deps.Split(e.Deps); len(x.debian) > 0 {
+		if img, x.resolved, err = n.installer.Debian(ctx, b.spec.Namespace, img, x.debian); err != nil {
+			return x, err
+		}
+		x.layers = img.Layers
 	}
-	return x, err
+	if len(others) > 0 {
+		if x.set, err = n.installer.Install(ctx, deps.Request{Namespace: b.spec.Namespace, Language: language, Image: img, Deps: others}); err != nil {
+			return x, err
+		}
+		if b.spec.Mode == sandbox.Ephemeral && b.spec.Security.Preset == sandbox.Maximum {
+			x.mounts = []engine.Mount{x.mount(x.set.At)} // later its root can't be written, and has no place for it
+		}
+	}
+	x.resolved = append(x.resolved, x.set.Resolved...)
+	x.took = time.Since(began)
+	return x, nil
 }
 
 func (x needs) mount(at string) engine.Mount {
@@ -90,7 +104,7 @@ func (x needs) mount(at string) engine.Mount {
 
 // supply gives a machine what the exec needs: an ephemeral one sees the layer, a stateful one gets it for good.
 func (n *Node) supply(ctx context.Context, b *box, m engine.Machine, x *needs) error {
-	if x.set.Layer == "" {
+	if x.resolved == nil {
 		return nil
 	}
 	began := time.Now()
@@ -98,7 +112,7 @@ func (n *Node) supply(ctx context.Context, b *box, m engine.Machine, x *needs) e
 	limited, cancel := n.bounded(ctx, agentTime)
 	defer cancel()
 	if b.spec.Mode == sandbox.Ephemeral {
-		if x.mounts != nil {
+		if x.mounts != nil || x.set.Layer == "" {
 			return nil
 		}
 		return m.Attach(limited, x.mount(x.set.At))
@@ -121,9 +135,6 @@ const (
 func (n *Node) settle(ctx context.Context, b *box, m engine.Machine, x *needs) error {
 	b.settled.mu.Lock()
 	defer b.settled.mu.Unlock()
-	if b.settled.keys[x.set.Key] {
-		return nil
-	}
 	if b.spec.Security.Preset == sandbox.Maximum {
 		return sandbox.Errorf(sandbox.NotSupported, nil, "dependencies can't be installed for good where preset maximum keeps the root read-only: "+
 			"use an ephemeral sandbox, or another preset")
@@ -131,10 +142,34 @@ func (n *Node) settle(ctx context.Context, b *box, m engine.Machine, x *needs) e
 	ctx, cancel := n.bounded(ctx, settleTime)
 	defer cancel()
 	defer context.AfterFunc(b.ctx, cancel)()
-	if err := m.Attach(ctx, x.mount(settleAt)); err != nil {
+	if len(x.layers) > 0 {
+		own, err := n.imageOf(ctx, b)
+		if err != nil {
+			return err
+		}
+		for _, layer := range x.layers {
+			if !slices.Contains(own.Layers, layer) {
+				if err := n.copyIn(ctx, b, m, layer, layer, deps.SettleDebian(settleAt)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if x.set.Layer == "" {
+		return nil
+	}
+	return n.copyIn(ctx, b, m, x.set.Key, x.set.Layer, x.set.Settle(settleAt))
+}
+
+// copyIn shows a layer to the machine's root while that copies it.
+func (n *Node) copyIn(ctx context.Context, b *box, m engine.Machine, key, layer string, words []string) error {
+	if b.settled.keys[key] {
+		return nil
+	}
+	if err := m.Attach(ctx, engine.Mount{Kind: engine.LayerMount, Source: layer, Path: settleAt}); err != nil {
 		return err
 	}
-	err := n.runAsRoot(ctx, b, m, x.set.Settle(settleAt))
+	err := n.runAsRoot(ctx, b, m, words)
 	if gone := m.Detach(context.WithoutCancel(ctx), settleAt); err == nil {
 		err = gone
 	}
@@ -142,7 +177,7 @@ func (n *Node) settle(ctx context.Context, b *box, m engine.Machine, x *needs) e
 		if b.settled.keys == nil {
 			b.settled.keys = map[string]bool{}
 		}
-		b.settled.keys[x.set.Key] = true
+		b.settled.keys[key] = true
 	}
 	return err
 }

@@ -141,7 +141,7 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	defer b.dismiss(x)
 	defer context.AfterFunc(ctx, func() { x.end(endCancelled) })()
 	o, err := x.run(b, e, out, began)
-	o.Timings.DepsMS, o.DepsResolved = ms(need.took), need.set.Resolved
+	o.Timings.DepsMS, o.DepsResolved = ms(need.took), need.resolved
 	o.Timings.PrepareMS = max(0, o.Timings.PrepareMS-o.Timings.DepsMS)
 	return o, err
 }
