@@ -3,6 +3,7 @@ package deps
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -40,17 +41,21 @@ func (in *Installer) Debian(ctx context.Context, namespace string, img image.Ima
 	for i, p := range packages {
 		names[i], _, _ = strings.Cut(p, "=")
 	}
-	done, err := in.turn(ctx, namespace)
-	if err != nil {
-		return with, nil, err
-	}
-	with, err = in.Images.Ensure(ctx, With(img.Ref, names...), nil)
-	done()
-	if sandbox.CodeOf(err) == sandbox.ImageNotFound {
-		return with, nil, failed(err.Error())
-	}
-	if err != nil {
-		return with, nil, err
+	with, ready := in.Images.Get(With(img.Ref, names...))
+	if !ready {
+		done, err := in.turn(ctx, namespace)
+		if err != nil {
+			return with, nil, err
+		}
+		with, err = in.Images.Ensure(ctx, With(img.Ref, names...), nil)
+		done()
+		if sandbox.CodeOf(err) == sandbox.ImageNotFound {
+			e, _ := errors.AsType[*sandbox.Error](err)
+			return with, nil, failed(e.Message)
+		}
+		if err != nil {
+			return with, nil, err
+		}
 	}
 	versions, err := installed(with, names)
 	if err != nil {

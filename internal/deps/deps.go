@@ -28,6 +28,7 @@ type Machines interface {
 
 // Images are what installations start from; *image.Store is one.
 type Images interface {
+	Get(ref string) (image.Image, bool)
 	Ensure(ctx context.Context, ref string, progress func(image.Progress)) (image.Image, error)
 }
 

@@ -79,8 +79,9 @@ func (in *Installer) fetch(ctx context.Context, w *workshop, r Request, p plan) 
 		}
 	}
 	if p.manager == index.Go {
+		w.env = append(w.env, in.Host.GoSums()...)
 		var err error
-		if up.SumDB, err = w.sumDB(ctx, in.Host); err != nil {
+		if up.SumDB, err = w.sumDB(ctx); err != nil {
 			return err
 		}
 	}

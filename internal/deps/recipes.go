@@ -48,6 +48,11 @@ func (in *Installer) recipe(r Request) (plan, error) {
 	return plan{c, u}, err
 }
 
+const (
+	pythonTree = workDir + "/python"
+	nodeRoot   = workDir + "/node"
+)
+
 // python installs with pip. Bytecode is made apart, so that it needs no file times to be valid.
 var python = recipe{
 	manager: index.Pip, version: 1, packages: "python3-pip",
@@ -60,9 +65,9 @@ var python = recipe{
 			options += map[bool]string{true: " --index-url ", false: " --extra-index-url "}[i == 0] + address
 		}
 		return `export PIP_CONFIG_FILE=/dev/null
-python3 -I -m pip install --target ` + root + ` --no-input --no-cache-dir --disable-pip-version-check --no-compile --progress-bar off \
+python3 -I -m pip install --target ` + pythonTree + ` --no-input --no-cache-dir --disable-pip-version-check --no-compile --progress-bar off \
 	--no-warn-script-location --retries 1 --timeout 60` + options + ` -- "$@" || exit 1
-python3 -I -m compileall -q -j 0 --invalidation-mode unchecked-hash ` + root + ` >/dev/null 2>&1 || true # a file that is no Python is the package's affair`
+python3 -I -m compileall -q -j 0 --invalidation-mode unchecked-hash ` + pythonTree + ` >/dev/null 2>&1 || true # a file that is no Python is the package's affair`
 	},
 	// Where it goes: the first directory of site packages that the image leaves empty; elsewhere it would hide something.
 	describe: `python3 -I - <<'END'
@@ -70,34 +75,34 @@ import json, os, site, subprocess, sys
 places = site.getsitepackages()
 free = [d for d in places if not os.path.isdir(d) or not os.listdir(d)]
 env = dict(os.environ, PIP_CONFIG_FILE='/dev/null')
-listed = subprocess.run([sys.executable, '-I', '-m', 'pip', 'list', '--path', '` + root + `', '--format', 'json', '--disable-pip-version-check'], stdout=subprocess.PIPE, env=env, check=True)
-at = free[0] if free else '/opt/deps/python'
+listed = subprocess.run([sys.executable, '-I', '-m', 'pip', 'list', '--path', '` + pythonTree + `', '--format', 'json', '--disable-pip-version-check'], stdout=subprocess.PIPE, env=env, check=True)
+at = free[0] if free else '` + pythonTree + `'
 print(json.dumps({
-    'at': at, 'bin': 'bin' if os.path.isdir('` + root + `/bin') else '', 'home': places[0],
+    'at': at, 'bin': 'bin' if os.path.isdir('` + pythonTree + `/bin') else '', 'home': places[0],
     'paths': [] if free else [['PYTHONPATH', at]],
     'resolved': sorted(p['name'] + '==' + p['version'] for p in json.loads(listed.stdout)),
 }))
 END`,
-	tree: root, exactly: regexp.MustCompile(`^[^=<>!~]+={2,3}[^*,]+$`),
+	tree: pythonTree, exactly: regexp.MustCompile(`^[^=<>!~]+={2,3}[^*,]+$`),
 }
 
 // node installs with npm, whose folder both require and import find from anywhere below the root.
 var node = recipe{
 	manager: index.Npm, version: 1, packages: "npm",
 	present: `npm --version >/dev/null`,
-	ask:     `npm config get registry --userconfig /dev/null --globalconfig /deps/none`,
+	ask:     `npm config get registry --userconfig /dev/null --globalconfig ` + workDir + `/none`,
 	address: regexp.MustCompile(`(https?://\S+)`),
 	install: func(index.Upstream) string {
-		return `npm install --prefix ` + root + ` --registry ` + index.NpmRegistry + ` --userconfig /dev/null --globalconfig /deps/none \
+		return `npm install --prefix ` + nodeRoot + ` --registry ` + index.NpmRegistry + ` --userconfig /dev/null --globalconfig ` + workDir + `/none \
 	--cache ` + workDir + `/cache --no-audit --no-fund --no-update-notifier --no-save --omit-lockfile-registry-resolved --loglevel error --logs-max 0 \
 	--fetch-retries 1 --no-progress --no-color -- "$@"`
 	},
 	describe: `exec node -e '
-const root = "` + root + `/node_modules", fs = require("fs");
+const root = "` + nodeRoot + `/node_modules", fs = require("fs");
 const lock = JSON.parse(fs.readFileSync(root + "/.package-lock.json"));
 const named = Object.entries(lock.packages).filter(([p]) => p.startsWith("node_modules/"))
 	.map(([p, v]) => (v.name || p.slice(p.lastIndexOf("node_modules/") + 13)) + "@" + v.version);
 console.log(JSON.stringify({at: "/node_modules", bin: fs.existsSync(root + "/.bin") ? ".bin" : "", home: "/node_modules", resolved: [...new Set(named)].sort()}))'`,
-	tree: root + "/node_modules", without: "./.package-lock.json",
+	tree: nodeRoot + "/node_modules", without: "./.package-lock.json",
 	exactly: regexp.MustCompile(`^.[^@]*@=?v?\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]+)?$`),
 }

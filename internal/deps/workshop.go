@@ -17,11 +17,8 @@ import (
 	"outpost.run/outpost/sandbox"
 )
 
-// workDir is an installer's: it writes nowhere else. What it installs lies below root.
-const (
-	workDir = "/deps"
-	root    = workDir + "/root"
-)
+// workDir is an installer's: it writes nowhere else. What is found by its path lies at the same one where it is used.
+const workDir = "/opt/deps"
 
 // limits are an installation's own.
 var limits = sandbox.Limits{MemoryMB: 2048, CPUCores: 2, DiskMB: 4096, Pids: 512, TimeoutMS: int(installTime.Milliseconds())}
@@ -88,7 +85,7 @@ func (w *workshop) script(ctx context.Context, text string, env [][2]string, out
 	if out != nil {
 		stdout = out
 	}
-	argv := append([]string{"/bin/sh", "-c", "umask 022; mkdir -p " + root + " \"$HOME\" \"$TMPDIR\"; " + text, "sh"}, args...)
+	argv := append([]string{"/bin/sh", "-c", "umask 022; mkdir -p \"$HOME\" \"$TMPDIR\" || exit; " + text, "sh"}, args...)
 	most := int64(saidMost)
 	if out != nil {
 		most = tarMost

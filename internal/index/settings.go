@@ -157,14 +157,7 @@ func (h Host) npm(u *Upstream) error {
 }
 
 func (h Host) goProxy(u *Upstream) error {
-	list := h.Getenv("GOPROXY")
-	if list == "" {
-		for line := range strings.Lines(string(h.read(h.Home + "/.config/go/env"))) {
-			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "GOPROXY="); ok {
-				list = v
-			}
-		}
-	}
+	list := h.goEnv("GOPROXY")
 	if list == "" && h.Ask != nil {
 		list = h.Ask("go", "env", "GOPROXY")
 	}
@@ -172,6 +165,34 @@ func (h Host) goProxy(u *Upstream) error {
 		return nil
 	}
 	return u.parseGo(list)
+}
+
+// goEnv is a setting of the environment or of go's own file. Source: go help environment.
+func (h Host) goEnv(name string) string {
+	value := h.Getenv(name)
+	if value != "" {
+		return value
+	}
+	file := h.Home + "/.config/go/env"
+	set(&file, h.Getenv("GOENV"))
+	for line := range strings.Lines(string(h.read(file))) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), name+"="); ok {
+			value = v
+		}
+	}
+	return value
+}
+
+// GoSums are the host's settings of how modules' sums are checked: what is private to the host no public database knows.
+func (h Host) GoSums() (env [][2]string) {
+	none := h.goEnv("GOPRIVATE")
+	set(&none, h.goEnv("GONOSUMDB"))
+	for name, value := range map[string]string{"GONOSUMDB": none, "GOSUMDB": h.goEnv("GOSUMDB")} {
+		if value != "" {
+			env = append(env, [2]string{name, value})
+		}
+	}
+	return env
 }
 
 // cargoConfig is the part of cargo's config.toml that says where crates come from. Source: The Cargo Book, "Source Replacement".

@@ -19,6 +19,7 @@ import (
 
 // Images are where machines' layers come from; *image.Store is one.
 type Images interface {
+	Get(ref string) (image.Image, bool)
 	Ensure(ctx context.Context, ref string, progress func(image.Progress)) (image.Image, error)
 	Building(ref string) (image.Progress, bool)
 	List() ([]image.Info, error)
