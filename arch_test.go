@@ -48,7 +48,7 @@ var rooms = map[string]room{
 	"internal/policy":              {imports: []string{"sandbox"}, why: "pure functions"},
 	"internal/store/sqlite":        {imports: []string{"internal/service", "sandbox"}, why: oneWay},
 	"internal/node": {imports: []string{"internal/service", "internal/engine", "internal/image", "internal/disk",
-		"internal/network", "internal/agent", "internal/deps", "sandbox"}, why: "the runtime of one host"},
+		"internal/network", "internal/gpu", "internal/agent", "internal/deps", "sandbox"}, why: "the runtime of one host"},
 
 	"internal/deps": {imports: []string{"internal/agent", "internal/engine", "internal/host", "internal/image", "internal/index", "sandbox"},
 		why: "installing knows machines and layers, not sandboxes"},
@@ -64,6 +64,7 @@ var rooms = map[string]room{
 	"internal/agent/guest":     {imports: []string{"internal/agent", "internal/cell", "internal/host", "sandbox"}, why: lowest},
 	"internal/image":           {imports: []string{"internal/host", "sandbox"}, why: lowest},
 	"internal/image/imagetest": {imports: []string{"internal/image"}, why: testing_},
+	"internal/gpu":             {imports: []string{"sandbox"}, why: lowest},
 	"internal/disk":            {imports: []string{"internal/host", "sandbox"}, why: lowest},
 	"internal/host":            {why: "the lowest room: raw kernel calls"},
 	"internal/host/hosttest":   {imports: []string{"internal/host"}, why: "the only fake"},

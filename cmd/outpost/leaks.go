@@ -20,9 +20,9 @@ import (
 // settling is how long what a server is just making or removing may belong to no sandbox.
 const settling = time.Second
 
-// leak is what a machine has on the host while it belongs to no sandbox.
+// leak is what a machine, or a sandbox beside its machines, has on the host while it belongs to no sandbox.
 type leak struct {
-	Machine   string   `json:"machine"`
+	Machine   string   `json:"machine"`    // "" for what a sandbox had beside its machines
 	SandboxID string   `json:"sandbox_id"` // that it was made for; "" where nothing tells
 	Things    []string `json:"things"`
 }
@@ -39,7 +39,11 @@ func reportLeaks(ctx context.Context, out io.Writer, dataDir string, asJSON bool
 		}
 	} else {
 		for _, l := range leaks {
-			fmt.Fprintf(out, "machine %s belongs to no sandbox:\n  %s\n", l.Machine, strings.Join(l.Things, "\n  "))
+			whose := "machine " + l.Machine
+			if l.Machine == "" {
+				whose = "what " + l.SandboxID + " had"
+			}
+			fmt.Fprintf(out, "%s belongs to no sandbox:\n  %s\n", whose, strings.Join(l.Things, "\n  "))
 		}
 		if len(leaks) == 0 {
 			fmt.Fprintln(out, "nothing leaks: all that carries this installation's mark belongs to a sandbox")
@@ -103,13 +107,44 @@ func ownerless(ctx context.Context, dataDir, installation string) (map[string]le
 	if err != nil {
 		return nil, err
 	}
-	all := map[string]leak{}
+	all, busy := map[string]leak{}, map[string]bool{}
 	for _, h := range held {
 		if !known[h.SandboxID] && !(running && h.Busy) {
 			all[h.Machine] = leak{Machine: h.Machine, SandboxID: h.SandboxID, Things: h.Things}
 		}
+		busy[h.SandboxID] = running && h.Busy
 	}
-	return all, nil
+	return all, ownerlessThings(dataDir, func(id string) bool {
+		_, recorded := known[id] // an ephemeral sandbox's disk outlives the server, too
+		return recorded || busy[id]
+	}, all)
+}
+
+// ownerlessThings adds the persistent disks and GPUs of which owned says that they have no owner.
+func ownerlessThings(dataDir string, owned func(sandboxID string) bool, all map[string]leak) error {
+	add := func(id, thing string) {
+		if !owned(id) {
+			all[id] = leak{SandboxID: id, Things: append(all[id].Things, thing)}
+		}
+	}
+	for _, folder := range []string{"volumes", "gpus"} {
+		dir := filepath.Join(dataDir, folder)
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			if folder == "volumes" {
+				add(strings.TrimSuffix(e.Name(), ".img"), "disk "+path)
+				continue
+			}
+			if id, err := os.ReadFile(path); err == nil {
+				add(string(id), "gpu "+e.Name())
+			}
+		}
+	}
+	return nil
 }
 
 // recorded are the sandboxes that may have machines: without a server, those that outlive it.

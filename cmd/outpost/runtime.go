@@ -12,7 +12,9 @@ import (
 	"strings"
 
 	"outpost.run/outpost/internal/config"
+	"outpost.run/outpost/internal/disk"
 	"outpost.run/outpost/internal/engine/container"
+	"outpost.run/outpost/internal/gpu"
 	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/internal/image"
 	"outpost.run/outpost/internal/node"
@@ -28,7 +30,16 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	if err != nil {
 		return nil, err
 	}
-	engine, err := container.Open(container.Options{Kernel: host.New(), DataDir: c.DataDir, Installation: id})
+	budget := &disk.Budget{Reserve: int64(c.Disk.ReserveMB) << 20, Overcommit: int64(c.Disk.Overcommit)}
+	maker, err := disk.NewMaker(filepath.Join(c.DataDir, "templates"), budget)
+	if err != nil {
+		return nil, err
+	}
+	volumes, err := disk.NewVolumes(filepath.Join(c.DataDir, "volumes"), maker)
+	if err != nil {
+		return nil, err
+	}
+	engine, err := container.Open(container.Options{Kernel: host.New(), DataDir: c.DataDir, Installation: id, Disks: maker})
 	if err != nil {
 		return nil, err
 	}
@@ -36,8 +47,12 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	if err != nil {
 		return nil, err
 	}
+	gpus, err := gpu.NewPool(c.GPUs, gpu.NewCatalog(c.CDIDirs...), filepath.Join(c.DataDir, "gpus"))
+	if err != nil {
+		return nil, err
+	}
 	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}, log)
-	n := node.New(node.Config{Engine: engine, Images: images, Log: log})
+	n := node.New(node.Config{Engine: engine, Images: images, Volumes: volumes, GPUs: gpus, Log: log})
 	return n, n.ServeDeps(depsOptions(ctx, c, images))
 }
 

@@ -68,10 +68,11 @@ type Setup struct {
 }
 
 // Mount puts a tree at a path of the programs' root. Its tree is a descriptor with the frame: for Setup, those of Mounts
-// come behind the root in their order.
+// that are no link come behind the root in their order.
 type Mount struct {
 	Path string // absolute; made if missing
 	File bool   // the tree is a file
+	Link string // no tree, but a symbolic link to this; a file that is there stays
 	Own  bool   // its root is handed to the user, if it is empty
 }
 

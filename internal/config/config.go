@@ -4,11 +4,15 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"tags.cncf.io/container-device-interface/pkg/parser"
 
 	"outpost.run/outpost/internal/policy"
 	"outpost.run/outpost/sandbox"
@@ -24,6 +28,8 @@ type Config struct {
 	Images    Images              `json:"images"`
 	Deps      Deps                `json:"deps"`
 	GPUs      map[string][]string `json:"gpus" doc:"CDI device names by kind of GPU"`
+	CDIDirs   []string            `json:"cdi_dirs" doc:"folders of CDI specifications; /etc/cdi and /var/run/cdi unless given"`
+	Disk      Disk                `json:"disk"`
 	DrainSecs int                 `json:"drain_secs" minimum:"0" doc:"time that execs under way have when the server stops"`
 	Ports     Ports               `json:"ports"`
 	Engines   Engines             `json:"engines"`
@@ -98,6 +104,12 @@ type Deps struct {
 	CargoIndex  string `json:"cargo_index" doc:"sparse index of crates; empty: what the host's cargo settings say, else cargo's own"`
 }
 
+// Disk keeps the host's disk from filling up.
+type Disk struct {
+	ReserveMB  int `json:"reserve_mb" minimum:"0" doc:"MiB of the data directory's file system that no sandbox may count on"`
+	Overcommit int `json:"overcommit" minimum:"1" doc:"how many times the free space the disks that go with their machines may promise"`
+}
+
 // Ports are those that sandboxes may publish.
 type Ports struct {
 	Bind  string `json:"bind"`
@@ -153,7 +165,7 @@ func Default() Config {
 		},
 		Ports: Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container"},
 		Pool: Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, ResultsTTLHours: 168},
-		DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
+		Disk: Disk{ReserveMB: 1024, Overcommit: 10}, DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
 	}
 }
 
@@ -194,6 +206,7 @@ func (c Config) check(faults *sandbox.Faults) {
 			faults.Add("policy.defaults."+name, "is over policy.maximum.%s (%v)", name, pair[1])
 		}
 	}
+	c.checkGPUs(faults)
 	if net.ParseIP(c.Ports.Bind) == nil {
 		faults.Add("ports.bind", "must be an IP address")
 	}
@@ -209,6 +222,28 @@ func (c Config) check(faults *sandbox.Faults) {
 	for i, root := range c.Images.LocalRoots {
 		if !strings.HasPrefix(root, "/") {
 			faults.Add(fmt.Sprintf("images.local_roots[%d]", i), "must be an absolute path")
+		}
+	}
+}
+
+var gpuKind = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,32}$`)
+
+// checkGPUs wants device names as vendor.com/class=name, each under one kind.
+func (c Config) checkGPUs(faults *sandbox.Faults) {
+	under := map[string]string{}
+	for _, kind := range slices.Sorted(maps.Keys(c.GPUs)) {
+		at := sandbox.Field("gpus", kind)
+		if !gpuKind.MatchString(kind) {
+			faults.Add(at, "a kind of GPU is 1 to 32 letters, digits and _.-")
+		}
+		for i, device := range c.GPUs[kind] {
+			switch at := fmt.Sprintf("%s[%d]", at, i); {
+			case !parser.IsQualifiedName(device):
+				faults.Add(at, "must be a CDI device name, for example nvidia.com/gpu=0")
+			case under[device] != "":
+				faults.Add(at, "is under %s already", under[device])
+			}
+			under[device] = kind
 		}
 	}
 }

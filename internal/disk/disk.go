@@ -20,19 +20,29 @@ import (
 
 // Maker makes blank ext4 images: sparse copies of a template for each size, so that one costs 0.1 ms and a few blocks.
 type Maker struct {
-	dir string // of the templates
-	mu  sync.Mutex
+	dir    string // of the templates
+	budget *Budget
+	mu     sync.Mutex
 }
 
-// NewMaker keeps its templates in dir.
-func NewMaker(dir string) (*Maker, error) {
-	return &Maker{dir: dir}, os.MkdirAll(dir, 0o700)
+// NewMaker keeps its templates in dir. budget may be nil: then disks are made as long as the host's has room for a blank
+// one.
+func NewMaker(dir string, budget *Budget) (*Maker, error) {
+	return &Maker{dir: dir, budget: budget}, os.MkdirAll(dir, 0o700)
 }
 
-// Make writes a blank image of sizeMB MiB of room for files; journal is for disks that must survive a crash.
+// Watch lets the disks that are made in a folder count in the budget.
+func (m *Maker) Watch(dir string) { m.budget.watch(dir) }
+
+// Make writes a blank image of sizeMB MiB of room for files; journal is for disks that must survive a crash, and that
+// count in full in the budget.
 //
-// Errors: Capacity where the host's disk is full, Internal where mkfs.ext4 is missing or fails.
+// Errors: Capacity where the host's disk has no room, Invalid where it never has, Internal where mkfs.ext4 is missing or
+// fails.
 func (m *Maker) Make(ctx context.Context, path string, sizeMB int, journal bool) error {
+	if err := m.budget.take(path, int64(sizeMB)<<20, journal); err != nil {
+		return err
+	}
 	template, err := m.template(ctx, sizeMB, journal)
 	if err != nil {
 		return err

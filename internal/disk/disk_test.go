@@ -66,7 +66,7 @@ func TestABlankDiskIsSparse(t *testing.T) {
 	if err := ProbeLoop(); err != nil {
 		t.Skip(err)
 	}
-	m, err := NewMaker(filepath.Join(t.TempDir(), "templates"))
+	m, err := NewMaker(filepath.Join(t.TempDir(), "templates"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

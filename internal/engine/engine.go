@@ -62,6 +62,7 @@ const (
 	DiskMount   MountKind = "disk"   // an ext4 image that outlives machines: its ids are the machine's, its root is handed to the user
 	DeviceMount MountKind = "device" // a device node: every user of the machine may read and write it
 	HostMount   MountKind = "host"   // a file or folder of the host: read-only
+	LinkMount   MountKind = "link"   // no mount, but a symbolic link to Source; for Start alone
 )
 
 // Handle is by what a machine is found again.
@@ -78,7 +79,7 @@ type Machine interface {
 	//
 	// Errors: UserNotFound, Lost.
 	Park(ctx context.Context, e ExecSpec) (Exec, error)
-	// Attach shows a mount to the machine's programs, those that run already included; DiskMount is for Start alone.
+	// Attach shows a mount to the machine's programs, those that run already included; DiskMount and LinkMount are for Start alone.
 	//
 	// Errors: Invalid (the path can't be made), Lost.
 	Attach(ctx context.Context, m Mount) error

@@ -34,9 +34,13 @@ func (n *Node) create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 	}
 	b := newBox(s)
 	b.image = img
+	defer n.equipped(b)
+	if err := n.equip(ctx, b); err != nil {
+		return service.SandboxState{}, err
+	}
 	m, err := n.start(ctx, b, s.Limits, needs{})
 	if err != nil {
-		return service.SandboxState{}, err
+		return service.SandboxState{}, errors.Join(err, n.strip(b))
 	}
 	b.machine, b.isolation = m, m.Isolation()
 	n.mu.Lock()
@@ -47,7 +51,7 @@ func (n *Node) create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 	n.mu.Unlock()
 	if closed {
 		n.endNow(m)
-		return service.SandboxState{}, stopping()
+		return service.SandboxState{}, errors.Join(stopping(), n.strip(b))
 	}
 	n.attend(b, m)
 	return b.state(), nil
@@ -117,7 +121,7 @@ func (n *Node) startAs(ctx context.Context, b *box, spec engine.MachineSpec) (en
 		spec.Layers = img.Layers
 	}
 	spec.Security, spec.WorkingDir, spec.Env = b.spec.Security, b.spec.WorkingDir, environment(b, nil)
-	spec.Egress = b.spec.Network.Egress
+	spec.Egress, spec.Mounts = b.spec.Network.Egress, append(n.mounts(b), spec.Mounts...)
 	spec.Programs = languages[b.spec.Language].programs
 	limited, cancel := n.bounded(ctx, startTime)
 	defer cancel()
@@ -137,7 +141,7 @@ func (n *Node) startAs(ctx context.Context, b *box, spec engine.MachineSpec) (en
 // environment is what the image, the sandbox and the exec set, in this order.
 func environment(b *box, exec [][2]string) [][2]string {
 	b.mu.Lock()
-	env := slices.Clone(b.image.Config.Env)
+	env := append(slices.Clone(b.image.Config.Env), b.deviceEnv()...)
 	b.mu.Unlock()
 	env = append(env, b.spec.Env...)
 	return append(env, exec...)

@@ -65,10 +65,8 @@ func (n *Node) needsOf(ctx context.Context, b *box, e service.ExecSpec) (needs, 
 		return needs{}, sandbox.Errorf(sandbox.NotSupported, nil, "this server installs no dependencies; leave deps out")
 	}
 	began := time.Now()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := n.whileIn(ctx, b)
 	defer cancel()
-	defer context.AfterFunc(n.ctx, cancel)()
-	defer context.AfterFunc(b.ctx, cancel)()
 	img, err := n.imageOf(ctx, b)
 	if err != nil {
 		return needs{}, err
@@ -96,6 +94,20 @@ func (n *Node) needsOf(ctx context.Context, b *box, e service.ExecSpec) (needs, 
 	x.resolved = append(x.resolved, x.set.Resolved...)
 	x.took = time.Since(began)
 	return x, nil
+}
+
+// whileIn ends with ctx, with the sandbox and with Close.
+func (n *Node) whileIn(ctx context.Context, b *box) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(n.ctx, cancel)
+	go func() {
+		select {
+		case <-b.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { stop(); cancel() }
 }
 
 func (x needs) mount(at string) engine.Mount {
@@ -139,9 +151,10 @@ func (n *Node) settle(ctx context.Context, b *box, m engine.Machine, x *needs) e
 		return sandbox.Errorf(sandbox.NotSupported, nil, "dependencies can't be installed for good where preset maximum keeps the root read-only: "+
 			"use an ephemeral sandbox, or another preset")
 	}
-	ctx, cancel := n.bounded(ctx, settleTime)
+	ctx, cancel := n.whileIn(ctx, b)
 	defer cancel()
-	defer context.AfterFunc(b.ctx, cancel)()
+	ctx, cancel = context.WithTimeout(ctx, settleTime)
+	defer cancel()
 	if len(x.layers) > 0 {
 		own, err := n.imageOf(ctx, b)
 		if err != nil {

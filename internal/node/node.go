@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"outpost.run/outpost/internal/deps"
+	"outpost.run/outpost/internal/disk"
 	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/gpu"
 	"outpost.run/outpost/internal/image"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
@@ -29,6 +31,8 @@ type Images interface {
 type Node struct {
 	engine engine.Engine
 	images Images
+	disks  *disk.Volumes
+	gpus   *gpu.Pool
 	log    *slog.Logger
 	ctx    context.Context // ends with Close
 	stop   context.CancelFunc
@@ -40,6 +44,7 @@ type Node struct {
 
 	mu        sync.Mutex
 	boxes     map[string]*box
+	making    map[string]bool // ids of sandboxes that are no boxes yet, and may have disks and ports
 	machines  map[string]bool // ids of machines that have an owner, those being made included
 	synced    bool
 	closed    bool
@@ -50,13 +55,13 @@ type Node struct {
 type box struct {
 	spec service.SandboxSpec
 
-	ctx     context.Context // ends with the sandbox
-	end     context.CancelFunc
+	ended   chan struct{} // closed when it is deleted
 	settled settled
 	change  sync.Mutex // taken by who stops, starts or deletes it
 
 	mu        sync.Mutex
 	image     image.Image
+	devices   []gpu.Device
 	machine   engine.Machine // stateful: the one; ephemeral: made ahead for the next exec; nil for none
 	remains   string         // the id of a stateful sandbox's ended machine, whose files stay until the sandbox is deleted
 	isolation sandbox.Isolation
@@ -68,23 +73,23 @@ type box struct {
 }
 
 func newBox(s service.SandboxSpec) *box {
-	ctx, end := context.WithCancel(context.Background())
 	return &box{
-		ctx: ctx, end: end,
-		spec: s, running: map[*execution]bool{}, status: sandbox.Running, ports: s.Ports, health: sandbox.Health{Status: sandbox.HealthNone},
+		spec: s, ended: make(chan struct{}), running: map[*execution]bool{}, status: sandbox.Running, ports: s.Ports, health: sandbox.Health{Status: sandbox.HealthNone},
 	}
 }
 
 // Config is what a Node stands on.
 type Config struct {
-	Engine engine.Engine
-	Images Images
-	Log    *slog.Logger
+	Engine  engine.Engine
+	Images  Images
+	Volumes *disk.Volumes // nil: sandboxes can't have a disk
+	GPUs    *gpu.Pool     // nil: there are none
+	Log     *slog.Logger
 }
 
 // New makes a node; Sync must be called before anything else.
 func New(c Config) *Node {
-	n := &Node{engine: c.Engine, images: c.Images, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, recovered: make(chan struct{})}
+	n := &Node{engine: c.Engine, images: c.Images, disks: c.Volumes, gpus: c.GPUs, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.news.more = make(chan struct{}, 1)
 	go n.sweepEvery(time.Minute)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"outpost.run/outpost/internal/engine"
@@ -119,16 +120,15 @@ func (n *Node) Delete(_ context.Context, id string) error {
 	if !ok {
 		return nil
 	}
-	b.end()
 	b.change.Lock()
 	defer b.change.Unlock()
+	close(b.ended)
 	b.mu.Lock()
 	b.gone = true
 	m, remains := b.machine, b.remains
 	b.machine = nil
 	b.mu.Unlock()
 	b.cancelAll()
-	n.unpublish(b)
 	err := error(nil)
 	switch {
 	case m != nil:
@@ -137,7 +137,7 @@ func (n *Node) Delete(_ context.Context, id string) error {
 		err = n.engine.Remove(context.Background(), engine.Handle{ID: remains, SandboxID: id, Stateful: true})
 		n.disown(remains)
 	}
-	if err != nil {
+	if err = errors.Join(err, n.strip(b)); err != nil {
 		return sandbox.Errorf(sandbox.Internal, err, "not everything of the sandbox could be removed: it is tried again every minute")
 	}
 	return nil

@@ -32,6 +32,9 @@ func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service
 	states := make([]service.SandboxState, len(known))
 	for i, s := range known {
 		b := newBox(s)
+		if err := n.findGPUs(b); err != nil {
+			n.log.Error("a sandbox's GPUs can't be found", "sandbox", s.ID, "error", err)
+		}
 		if s.Mode == sandbox.Stateful {
 			n.adopt(ctx, b, found[s.ID])
 		}
@@ -41,6 +44,7 @@ func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service
 		states[i] = b.state()
 	}
 	n.sweep(ctx)
+	n.sweepThings()
 	close(n.recovered)
 	return states, nil
 }
@@ -123,6 +127,7 @@ func (n *Node) sweepEvery(every time.Duration) {
 		select {
 		case <-tick.C:
 			n.sweep(n.ctx)
+			n.sweepThings()
 		case <-n.ctx.Done():
 			return
 		}

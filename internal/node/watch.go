@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"sync"
+	"time"
 
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/service"
@@ -54,9 +55,14 @@ func (n *Node) Watch(ctx context.Context, events chan<- service.Event) error {
 
 // attend looks after a sandbox's new machine.
 func (n *Node) attend(b *box, m engine.Machine) {
+	until := (<-chan struct{})(b.ended)
 	if b.spec.Mode == sandbox.Stateful {
 		go n.watch(b, m)
+		until = m.Dead()
 	}
+	p := &patient{n: n, b: b, began: time.Now(), open: map[int]bool{}}
+	p.first()
+	go p.look(until)
 }
 
 // watch notes that a stateful sandbox's machine has died by itself. After Close it is the next daemon's.

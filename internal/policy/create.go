@@ -60,6 +60,9 @@ func (p Policy) Create(r sandbox.CreateRequest, faults sandbox.Faults) (Sandbox,
 	if r.Mode != nil {
 		s.Mode = sandbox.Mode(*r.Mode)
 	}
+	if s.Health.Command != nil && s.Mode != sandbox.Stateful {
+		faults.Add("health_check.command", "needs mode stateful: between its execs an ephemeral sandbox has no machine to run it in")
+	}
 	if r.WorkingDir != nil {
 		s.WorkingDir = checkDir("working_dir", *r.WorkingDir, &faults)
 	}

@@ -39,6 +39,9 @@ func (p Policy) Exec(r sandbox.ExecRequest, language string, of sandbox.Limits, 
 		Code: r.Code, Command: r.Command, Language: language, Args: r.Args, Env: r.Env, Files: r.Files, Collect: r.Collect,
 		Limits: p.lower(of, r.ResourceLimits, r.TimeoutSecs, &faults), MaxOutputBytes: defaultOutputBytes,
 	}
+	if r.ResourceLimits != nil && r.ResourceLimits.GPU != nil {
+		faults.Add("resource_limits.gpu", "belongs to create: a sandbox's GPUs are there for all its execs")
+	}
 	var below sandbox.Faults
 	checkProgram(r, &faults)
 	checkEnv("env", r.Env, &faults)

@@ -6,12 +6,8 @@ import "outpost.run/outpost/sandbox"
 func later(r sandbox.CreateRequest) (unserved sandbox.Faults) {
 	const yet = "is not supported by this server yet; leave it out"
 	for field, given := range map[string]bool{
-		"image":               r.Image != nil,
-		"disk_size_gb":        r.DiskSizeGB != nil,
-		"disk_mount_path":     r.DiskMountPath != nil,
-		"ports":               len(r.Ports) > 0,
-		"health_check":        r.HealthCheck != nil,
-		"resource_limits.gpu": r.ResourceLimits != nil && r.ResourceLimits.GPU != nil,
+		"image": r.Image != nil,
+		"ports": len(r.Ports) > 0,
 	} {
 		if given {
 			unserved.Add(field, yet)
@@ -27,9 +23,6 @@ func laterOfExec(r sandbox.ExecRequest) (unserved sandbox.Faults) {
 	const yet = "is not supported by this server yet; leave it out"
 	if r.Background != nil && *r.Background {
 		unserved.Add("background", yet)
-	}
-	if r.ResourceLimits != nil && r.ResourceLimits.GPU != nil {
-		unserved.Add("resource_limits.gpu", yet)
 	}
 	return unserved
 }

@@ -19,6 +19,7 @@ func (p Policy) limits(r *sandbox.LimitsRequest, faults *sandbox.Faults) sandbox
 	pick(&l.TimeoutMS, r.TimeoutMS, p.Maximum.TimeoutMS, "timeout_ms", within, faults)
 	pick(&l.DiskMB, r.DiskMB, p.Maximum.DiskMB, "disk_mb", within, faults)
 	pick(&l.Pids, r.Pids, p.Maximum.Pids, "pids", within, faults)
+	l.GPU = r.GPU
 	return l
 }
 

@@ -65,8 +65,7 @@ func TestCreateRefusals(t *testing.T) {
 		{"fields not served, all of them", policy.Default(), python(func(r *create) {
 			r.Image, r.TTLSecs, r.DiskSizeGB = new("deb:trixie"), new(5), new(1)
 			r.Ports, r.Network = []sandbox.PortRequest{{GuestPort: new(80)}}, &sandbox.NetworkRequest{Egress: new("public")}
-			r.ResourceLimits = &sandbox.LimitsRequest{GPU: new("T4:1")}
-		}), sandbox.NotSupported, []string{"disk_size_gb", "image", "network", "ports", "resource_limits.gpu"}},
+		}), sandbox.NotSupported, []string{"image", "network", "ports"}},
 		{"a wrong value of a field not served", policy.Default(), python(func(r *create) { r.ResourceLimits = &sandbox.LimitsRequest{GPU: new("T4")} }), sandbox.Invalid, []string{"resource_limits.gpu"}},
 		{"egress none", policy.Default(), python(func(r *create) { r.Network = &sandbox.NetworkRequest{Egress: new("none")} }), "", nil},
 		{"a microVM", policy.Default(), python(func(r *create) { r.Security = &sandbox.SecurityRequest{JailerEnabled: new(true)} }), sandbox.MicroVMUnavailable, []string{"security.jailer_enabled"}},

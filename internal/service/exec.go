@@ -82,7 +82,7 @@ func (l *live) wait(ctx context.Context, most time.Duration) error {
 		return noSandbox()
 	}
 	e := sandbox.Errorf(sandbox.Capacity, nil,
-		"max_concurrency execs of this sandbox were under way until the deadline; nothing ran, try again")
+		"as many execs of this sandbox as may run at once were under way until the deadline; nothing ran, try again")
 	e.RetryAfterSecs = 1
 	return e
 }

@@ -131,8 +131,11 @@ func newLive(r sandbox.Sandbox) *live {
 		l.used.Store(r.LastUsedAt.UnixMilli())
 	}
 	l.ctx, l.end = context.WithCancel(context.Background())
-	if r.Mode == sandbox.Stateful {
+	switch {
+	case r.Mode == sandbox.Stateful:
 		l.turn = semaphore.NewWeighted(int64(r.MaxConcurrency))
+	case len(r.Ports) > 0 || r.DiskSizeGB != nil || r.ResourceLimits.GPU != nil: // what only one machine at a time can have
+		l.turn = semaphore.NewWeighted(1)
 	}
 	return l
 }

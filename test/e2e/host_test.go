@@ -3,8 +3,11 @@ package e2e_test
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // held is all that the server's installation has on the host, found without the server's own code.
@@ -20,7 +23,7 @@ func (s *server) held(t testing.TB) []string {
 		groups, _ := filepath.Glob("/sys/fs/cgroup/" + depth + mark + "/m_*")
 		all = append(all, groups...)
 	}
-	for _, dir := range []string{"run", "disks"} {
+	for _, dir := range []string{"run", "disks", "volumes", "gpus"} {
 		entries, err := os.ReadDir(filepath.Join(s.dir, dir))
 		if err != nil {
 			t.Fatal(err)
@@ -66,4 +69,41 @@ func livesIn(groups, path string) bool {
 		}
 	}
 	return false
+}
+
+// killMachines ends all processes of a server's machines, by their control groups, as the host's end would.
+func killMachines(t testing.TB, s *server) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(s.dir, "installation"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark := "/outpost-" + strings.TrimSpace(string(b)) + "/"
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		found := 0
+		files, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+		for _, f := range files {
+			groups, err := os.ReadFile(f)
+			pid, _ := strconv.Atoi(strings.Split(f, "/")[2])
+			if err == nil && livesIn(string(groups), mark+"m_") {
+				found++
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		if found == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d processes of machines live on", found)
+		}
+	}
+}
+
+func freeBytes(t testing.TB, dir string) int64 {
+	t.Helper()
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	return int64(st.Bavail) * st.Bsize
 }

@@ -95,11 +95,12 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return err
 	}
-	if len(files) < 1+len(s.Mounts) {
+	n := treesOf(s.Mounts)
+	if len(files) < 1+n {
 		return errors.New("setup without a root, or without the trees of its mounts")
 	}
 	defer closeAll(files[1:])
-	trees, join := files[1:1+len(s.Mounts)], files[1+len(s.Mounts):]
+	trees, join := files[1:1+n], files[1+n:]
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.cell != nil {

@@ -58,14 +58,23 @@ func (a *Agent) unmount(conn net.Conn, b []byte) error {
 
 // attach puts the trees of a machine's setup at their places; those below /dev are there already.
 func attach(mounts []agent.Mount, trees []*os.File, who user) error {
-	for i, m := range mounts {
+	next := 0
+	for _, m := range mounts {
+		if m.Link != "" {
+			if err := makeLink(m); err != nil {
+				return err
+			}
+			continue
+		}
+		tree := trees[next]
+		next++
 		if cell.IsDevice(m.Path) {
 			continue
 		}
 		if err := makePoint(m); err != nil {
 			return err
 		}
-		if err := host.AttachTree(trees[i], cell.RootDir+m.Path); err != nil {
+		if err := host.AttachTree(tree, cell.RootDir+m.Path); err != nil {
 			return refuse(sandbox.Invalid, "", "%s can't be mounted on: a link or a file of the image is in the way", m.Path)
 		}
 		if m.Own {
@@ -82,23 +91,34 @@ func makePoint(m agent.Mount) error {
 	if !m.File {
 		return makeDir(m.Path, user{})
 	}
-	if err := makeDir(path.Dir(m.Path), user{}); err != nil {
+	return inFolder(m.Path, func(folder int, name string) error {
+		fd, err := unix.Openat(folder, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+		if err == nil {
+			unix.Close(fd)
+		}
+		return err
+	})
+}
+
+func makeLink(m agent.Mount) error {
+	return inFolder(m.Path, func(folder int, name string) error { return unix.Symlinkat(m.Link, folder, name) })
+}
+
+// inFolder makes something in a folder, which is made where it is missing. What is there already stays.
+func inFolder(at string, do func(folder int, name string) error) error {
+	if err := makeDir(path.Dir(at), user{}); err != nil {
 		return err
 	}
 	return as(user{}, func() error {
-		f, err := open(path.Dir(m.Path), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		f, err := open(path.Dir(at), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		if err != nil {
 			return err
 		}
 		defer f.Close()
-		fd, err := unix.Openat(int(f.Fd()), path.Base(m.Path), unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
-		if err == unix.EEXIST {
-			return nil
+		if err := do(int(f.Fd()), path.Base(at)); err != nil && err != unix.EEXIST {
+			return refuse(sandbox.Invalid, "", "%s can't be made: %s", at, reason(err))
 		}
-		if err != nil {
-			return refuse(sandbox.Invalid, "", "%s can't be made: %s", m.Path, reason(err))
-		}
-		return unix.Close(fd)
+		return nil
 	})
 }
 
@@ -132,10 +152,25 @@ func closeAll(files []*os.File) {
 // devicesOf are the trees that belong below /dev, by their name there.
 func devicesOf(mounts []agent.Mount, trees []*os.File) map[string]*os.File {
 	all := map[string]*os.File{}
-	for i, m := range mounts {
-		if cell.IsDevice(m.Path) {
-			all[strings.TrimPrefix(m.Path, "/dev/")] = trees[i]
+	next := 0
+	for _, m := range mounts {
+		if m.Link != "" {
+			continue
 		}
+		if cell.IsDevice(m.Path) {
+			all[strings.TrimPrefix(m.Path, "/dev/")] = trees[next]
+		}
+		next++
 	}
 	return all
+}
+
+// treesOf is how many descriptors come with the mounts.
+func treesOf(mounts []agent.Mount) (n int) {
+	for _, m := range mounts {
+		if m.Link == "" {
+			n++
+		}
+	}
+	return n
 }

@@ -141,6 +141,66 @@ func dieAt(t *testing.T, in *install, n int, how hosttest.How, stateful bool, la
 	return !hit
 }
 
+// TestStartingAgainLosesNoFilesAtAnyCall lets each kernel call of a second start go wrong: the next daemon must find the
+// machine's files and start it.
+func TestStartingAgainLosesNoFilesAtAnyCall(t *testing.T) {
+	needs(t)
+	layers := imagetest.Layers(t, imagetest.Python)
+	for _, how := range []hosttest.How{hosttest.Fail, hosttest.Crash} {
+		t.Run(string(how), func(t *testing.T) {
+			in := newInstall(t)
+			spec := enginetest.Spec(layers)
+			spec.Stateful = true
+			m, err := in.open().Start(t.Context(), spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			enginetest.Leave(t, m, "a file")
+			if err := m.Halt(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			spec.Again = true
+			for n := 1; ; n++ {
+				calm := in.open() // what is called to open an engine is not what is tested
+				calm.Close()
+				k := hosttest.New(0, how)
+				in.Kernel = k.Kernel
+				e := in.open()
+				in.Kernel = host.New()
+				k.Arm(n)
+				dying, err := e.Start(t.Context(), spec)
+				call, hit := k.Hit()
+				if err == nil {
+					if err := dying.Halt(t.Context()); err != nil && !hit {
+						t.Fatal(err)
+					}
+				}
+				after := in.open()
+				if err := after.Halt(t.Context(), m.Handle()); err != nil {
+					t.Fatalf("call %d (%s): %v", n, call, err)
+				}
+				living, err := after.Start(t.Context(), spec)
+				if err != nil {
+					t.Fatalf("after call %d (%s) %s: %v", n, call, how, err)
+				}
+				enginetest.Finds(t, living, "a file")
+				if err := living.Halt(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if !hit {
+					if n < 10 {
+						t.Errorf("only %d kernel calls were seen: some go past the seam", n-1)
+					}
+					if err := after.Remove(t.Context(), m.Handle()); err != nil {
+						t.Error(err)
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
 // TestIsolationSaysWhatIsMissing leaves one protection out at a time: it must be missed, and no other.
 func TestIsolationSaysWhatIsMissing(t *testing.T) {
 	needs(t)

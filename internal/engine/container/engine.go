@@ -38,9 +38,10 @@ type Engine struct {
 type Options struct {
 	Kernel       *host.Kernel
 	DataDir      string
-	Installation string // the mark of everything it makes
-	Registry     string // of host id blocks, shared by all installations of a host; "" is /run/outpost/ids
-	Break        string // tests only: the isolation not to put in force
+	Installation string      // the mark of everything it makes
+	Disks        *disk.Maker // nil: one of the engine's own, without a budget
+	Registry     string      // of host id blocks, shared by all installations of a host; "" is /run/outpost/ids
+	Break        string      // tests only: the isolation not to put in force
 }
 
 // Open prepares the engine. The process must be in a mount namespace of its own (host.EnterPrivateMounts).
@@ -69,9 +70,12 @@ func Open(o Options) (*Engine, error) {
 	if err := e.images.open(); err != nil {
 		return nil, err
 	}
-	if e.maker, err = disk.NewMaker(filepath.Join(o.DataDir, "templates")); err != nil {
-		return nil, err
+	if e.maker = o.Disks; e.maker == nil {
+		if e.maker, err = disk.NewMaker(filepath.Join(o.DataDir, "templates"), nil); err != nil {
+			return nil, err
+		}
 	}
+	e.maker.Watch(e.disks)
 	if e.ranges, err = disk.NewRanges(o.Registry, o.Installation, o.DataDir); err != nil {
 		return nil, err
 	}

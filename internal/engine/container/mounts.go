@@ -13,8 +13,8 @@ import (
 
 // Attach implements engine.Machine.
 func (m *machine) Attach(ctx context.Context, x engine.Mount) error {
-	if x.Kind == engine.DiskMount {
-		return fmt.Errorf("disk %s: a disk is a machine's from its start", x.Path)
+	if x.Kind == engine.DiskMount || x.Kind == engine.LinkMount {
+		return fmt.Errorf("%s %s: it is a machine's from its start or not at all", x.Kind, x.Path)
 	}
 	trees, points, err := m.trees(ctx, []engine.Mount{x})
 	defer closeAll(trees)
@@ -72,6 +72,11 @@ func (m *machine) trees(ctx context.Context, mounts []engine.Mount) (trees []*os
 	defer userns.Close()
 	for _, x := range mounts {
 		point := agent.Mount{Path: x.Path}
+		if x.Kind == engine.LinkMount {
+			point.Link = x.Source
+			points = append(points, point)
+			continue
+		}
 		var tree *os.File
 		switch x.Kind {
 		case engine.LayerMount:
@@ -117,7 +122,7 @@ func (m *machine) diskTree(ctx context.Context, image string, userns *os.File) (
 	if err := free(ctx, image); err != nil {
 		return nil, err
 	}
-	tree, err := m.e.kernel.MountExt4(image)
+	tree, err := m.e.kernel.MountExt4(image, "noinit_itable")
 	if err != nil {
 		return nil, err
 	}

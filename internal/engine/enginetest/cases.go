@@ -15,10 +15,12 @@ import (
 	"outpost.run/outpost/sandbox"
 )
 
-var cases = []struct {
+type testCase struct {
 	name string // a sentence: it is what a failure prints
 	run  func(s *suite)
-}{
+}
+
+var cases = []testCase{
 	{"a program prints, reads its input and exits with its code", func(s *suite) {
 		m := s.start(stateful)
 		o := s.run(m, program{code: "import sys; print(sys.stdin.read().upper() + sys.argv[1]); print('e', file=sys.stderr); sys.exit(3)", stdin: "in", args: []string{"a b"}})

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,11 +30,12 @@ type suite struct {
 	e      engine.Engine
 	layers []string
 	reopen func() engine.Engine
+	spec   engine.MachineSpec // of the last machine that start made
 }
 
 // Run runs every case, each on an engine of its own that must be left with nothing on the host.
 func Run(t *testing.T, s Subject) {
-	for _, c := range cases {
+	for _, c := range slices.Concat(cases, again) {
 		t.Run(c.name, func(t *testing.T) {
 			e := s.Open(t)
 			t.Cleanup(func() { // t.Context() is already cancelled here
@@ -67,6 +69,7 @@ func (s *suite) start(change ...func(*engine.MachineSpec)) engine.Machine {
 	for _, c := range change {
 		c(&spec)
 	}
+	s.spec = spec
 	m, err := s.e.Start(s.t.Context(), spec)
 	if err != nil {
 		s.t.Fatalf("Start: %v", err)
@@ -193,4 +196,16 @@ func (s *suite) says(m engine.Machine, code, want string) {
 	if o := s.run(m, program{code: code}); o.Code != 0 || strings.TrimSpace(o.stdout) != want {
 		s.t.Errorf("%.80q: exit %d, printed %q, want %q (%s)", code, o.Code, o.stdout, want, o.stderr)
 	}
+}
+
+// Leave lets a program of a machine write a file, and Finds wants it there.
+func Leave(t *testing.T, m engine.Machine, text string) {
+	t.Helper()
+	(&suite{t: t}).says(m, fmt.Sprintf("open('left', 'w').write(%q); print('ok')", text), "ok")
+}
+
+// Finds fails the test unless Leave's file is there.
+func Finds(t *testing.T, m engine.Machine, text string) {
+	t.Helper()
+	(&suite{t: t}).says(m, "print(open('left').read())", text)
 }

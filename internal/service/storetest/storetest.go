@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(*testing.T) service.Store, reopen func(*testing
 		{"a call is begun once", begunOnce},
 		{"the answer of a call outlives the store", answerOutlives},
 		{"old calls expire", callsExpire},
+		{"events keep their order over a restart, and are used once", eventsInOrder},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, open(t), reopen) })
 	}
@@ -225,5 +226,42 @@ func callsExpire(t *testing.T, s service.Store, _ func(*testing.T, service.Store
 	ok(t, s.ExpireCalls(t.Context(), time.Now().Add(2*time.Hour)))
 	if _, fresh, err := s.BeginCall(t.Context(), note("old", time.Hour)); !fresh || err != nil {
 		t.Errorf("after expiry: %v, %v", fresh, err)
+	}
+}
+
+func eventsInOrder(t *testing.T, s service.Store, reopen func(*testing.T, service.Store) service.Store) {
+	ctx := t.Context()
+	add := func(namespace, id, kind string, at time.Time) uint64 {
+		t.Helper()
+		return must(s.AddEvent(ctx, namespace, sandbox.Event{SandboxID: id, Type: kind, At: sandbox.At(at)}))(t)
+	}
+	old, now := time.Now().Add(-time.Hour), time.Now()
+	a, b, c := add("one", "sb_1", "running", old), add("one", "sb_2", "running", now), add("two", "sb_3", "running", now)
+	if a == 0 || a >= b || b >= c {
+		t.Errorf("seqs %d, %d, %d", a, b, c)
+	}
+	s = reopen(t, s)
+	if last := must(s.LastEvent(ctx))(t); last != c {
+		t.Errorf("the last is %d, not %d", last, c)
+	}
+	for _, tc := range []struct {
+		q    service.EventQuery
+		want []uint64
+	}{
+		{service.EventQuery{Namespace: "one", Most: 10}, []uint64{a, b}}, {service.EventQuery{Namespace: "one", Since: a, Most: 10}, []uint64{b}},
+		{service.EventQuery{Namespace: "one", SandboxID: "sb_1", Most: 10}, []uint64{a}}, {service.EventQuery{Namespace: "one", Most: 1}, []uint64{a}},
+		{service.EventQuery{Namespace: "one", SandboxID: "sb_3", Most: 10}, nil}, {service.EventQuery{Namespace: "three", Most: 10}, nil},
+	} {
+		var got []uint64
+		for _, e := range must(s.Events(ctx, tc.q))(t) {
+			got = append(got, e.Seq)
+		}
+		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", tc.q, diff)
+		}
+	}
+	ok(t, s.ExpireEvents(ctx, now.Add(time.Hour)))
+	if d := add("one", "sb_1", "deleted", now); d <= c {
+		t.Errorf("seq %d was used before", d)
 	}
 }

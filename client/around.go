@@ -1,0 +1,103 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"outpost.run/outpost/sandbox"
+)
+
+// Stop ends a stateful sandbox's machine and keeps its files.
+func (c *Client) Stop(ctx context.Context, id string) (sandbox.Sandbox, error) {
+	return call[sandbox.Sandbox](ctx, c, http.MethodPost, c.inNamespace(id, "stop"), nil)
+}
+
+// Start makes a machine on the files of a stateful sandbox that was stopped or lost.
+func (c *Client) Start(ctx context.Context, id string) (sandbox.Sandbox, error) {
+	return call[sandbox.Sandbox](ctx, c, http.MethodPost, c.inNamespace(id, "start"), nil)
+}
+
+// Patch changes a sandbox's name, labels or times.
+func (c *Client) Patch(ctx context.Context, id string, r sandbox.PatchRequest) (sandbox.Sandbox, error) {
+	return call[sandbox.Sandbox](ctx, c, http.MethodPatch, c.inNamespace(id), r)
+}
+
+// Languages are those of the server.
+func (c *Client) Languages(ctx context.Context) ([]sandbox.LanguageInfo, error) {
+	l, err := call[sandbox.List[sandbox.LanguageInfo]](ctx, c, http.MethodGet, c.ofNamespace("languages"), nil)
+	return l.Data, err
+}
+
+// Images are those that are ready on the server.
+func (c *Client) Images(ctx context.Context) ([]sandbox.ImageInfo, error) {
+	l, err := call[sandbox.List[sandbox.ImageInfo]](ctx, c, http.MethodGet, c.ofNamespace("images"), nil)
+	return l.Data, err
+}
+
+// Usage is the namespace's quota and what it has of it.
+func (c *Client) Usage(ctx context.Context) (sandbox.NamespaceUsage, error) {
+	return call[sandbox.NamespaceUsage](ctx, c, http.MethodGet, c.ofNamespace("usage"), nil)
+}
+
+// Whoami is the credential of this client.
+func (c *Client) Whoami(ctx context.Context) (sandbox.Whoami, error) {
+	return call[sandbox.Whoami](ctx, c, http.MethodGet, path("auth", "v1", "whoami"), nil)
+}
+
+// ErrStop ends Events without an error.
+var ErrStop = errors.New("no more events are wanted")
+
+// Events gives tell the events of a sandbox, or with id "" of the whole namespace, as they come: those after *since
+// first, only new ones where it is nil. It returns when ctx ends, the server stops, or tell returns an error: that one,
+// but for ErrStop.
+func (c *Client) Events(ctx context.Context, id string, since *uint64, tell func(sandbox.Event) error) error {
+	at := c.ofNamespace("events")
+	if id != "" {
+		at = c.inNamespace(id, "events")
+	}
+	if since != nil {
+		at += "?since=" + strconv.FormatUint(*since, 10)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+at, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", c.auth)
+	req.Header.Set("Accept", "text/event-stream")
+	res, err := c.http.Do(req)
+	if err != nil {
+		return c.unreachable(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+		return errorOf(res, body)
+	}
+	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+		data, is := strings.CutPrefix(lines.Text(), "data: ")
+		if !is {
+			continue
+		}
+		var e sandbox.Event
+		if err := json.Unmarshal([]byte(data), &e); err != nil {
+			return fmt.Errorf("an event is not the contract's JSON: %w", err)
+		}
+		if err := tell(e); errors.Is(err, ErrStop) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (c *Client) ofNamespace(what string) string {
+	return path("auth", "v1", "seed", c.namespace, what)
+}

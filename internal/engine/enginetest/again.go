@@ -1,0 +1,97 @@
+package enginetest
+
+import (
+	"os"
+	"path/filepath"
+
+	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/sandbox"
+)
+
+// again are cases on machines that are started on what they left, and on mounts.
+var again = []testCase{
+	{"a halted stateful machine starts again on its files, also in the next daemon", func(s *suite) {
+		m := s.start(stateful)
+		s.says(m, "import os; open('/root-made' if os.getuid() == 0 else 'kept', 'w').write('x'); os.mkdir('dir'); print('ok')", "ok")
+		spec := s.spec
+		spec.Again = true
+		for range 2 {
+			if err := m.Halt(s.t.Context()); err != nil {
+				s.t.Fatal(err)
+			}
+			s.e = s.reopen()
+			next, err := s.e.Start(s.t.Context(), spec)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.says(next, "import os; st = os.stat('kept'); print(open('kept').read(), st.st_uid, os.listdir('dir'))", "x 1000 []")
+			m = next
+		}
+		if err := m.Stop(s.t.Context()); err != nil {
+			s.t.Error(err)
+		}
+	}},
+	{"what was removed can't be started again", func(s *suite) {
+		m := s.start(stateful)
+		if err := m.Stop(s.t.Context()); err != nil {
+			s.t.Fatal(err)
+		}
+		spec := s.spec
+		spec.Again = true
+		if _, err := s.e.Start(s.t.Context(), spec); sandbox.CodeOf(err) != sandbox.Lost {
+			s.t.Errorf("start again: %v", err)
+		}
+	}},
+	{"a machine sees devices, files and links of the host, and can't write to the files", func(s *suite) {
+		dir := s.t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "f"), []byte("of the host"), 0o666); err != nil {
+			s.t.Fatal(err)
+		}
+		m := s.start(func(x *engine.MachineSpec) {
+			x.Mounts = []engine.Mount{
+				{Kind: engine.DeviceMount, Source: "/dev/null", Path: "/dev/deep/null"}, {Kind: engine.HostMount, Source: dir, Path: "/opt/folder"},
+				{Kind: engine.LinkMount, Source: "f", Path: "/opt/link"}, {Kind: engine.HostMount, Source: filepath.Join(dir, "f"), Path: "/opt/f"},
+			}
+		})
+		s.says(m, `
+import os
+open("/dev/deep/null", "w").write("x")
+for name in ("/opt/folder/f", "/opt/link", "/opt/f"):
+	assert open(name).read() == "of the host", name
+	try: open(name, "w"); print(name, "can be written to")
+	except OSError: pass
+print("ok")`, "ok")
+		if b, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || string(b) != "of the host" {
+			s.t.Errorf("the host's file is %q, %v", b, err)
+		}
+	}},
+	{"a layer is shown to a living machine, to programs that run already too", func(s *suite) {
+		m := s.start(stateful)
+		s.says(m, `
+import subprocess
+subprocess.Popen(["sh", "-c", "while [ ! -e /opt/layer/etc/passwd ]; do sleep .01; done; touch seen"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print("waits")`, "waits")
+		if err := m.Attach(s.t.Context(), engine.Mount{Kind: engine.LayerMount, Source: s.layers[0], Path: "/opt/layer"}); err != nil {
+			s.t.Fatal(err)
+		}
+		s.says(m, `
+import os
+while not os.path.exists("seen"): pass
+st = os.stat("/opt/layer/etc/passwd")
+try: open("/opt/layer/etc/passwd", "w"); print("can be written to")
+except OSError: pass
+print(st.st_uid, st.st_gid)`, "0 0")
+	}},
+	{"an agent that lives answers a ping", func(s *suite) {
+		m := s.start()
+		if err := m.Ping(s.t.Context()); err != nil {
+			s.t.Error(err)
+		}
+		if err := m.Stop(s.t.Context()); err != nil {
+			s.t.Fatal(err)
+		}
+		if err := m.Ping(s.t.Context()); sandbox.CodeOf(err) != sandbox.Lost {
+			s.t.Errorf("a ping after its end: %v", err)
+		}
+	}},
+}
