@@ -40,13 +40,14 @@ const (
 
 // Proxy serves one upstream. It is made for one installation: the links that it gave out are good as long as it lives.
 type Proxy struct {
-	up      Upstream
-	log     *slog.Logger
-	client  *http.Client
-	key     [32]byte
-	handler http.Handler
-	slots   chan struct{}
-	pages   chan struct{}
+	up       Upstream
+	log      *slog.Logger
+	client   *http.Client
+	key      [32]byte
+	handler  http.Handler
+	slots    chan struct{}
+	resolver *net.Resolver // nil: the host's
+	pages    chan struct{}
 
 	found    sync.Map     // the addresses, with ports, at which the index itself was reached
 	left     atomic.Int64 // bytes that may still be fetched
@@ -141,7 +142,7 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 // where the index was found itself if TLS proves that the other host is there too. The address that is judged is the one
 // connected to.
 func (p *Proxy) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second}
+	d := net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second, Resolver: p.resolver}
 	if p.known(address) {
 		conn, err := d.DialContext(ctx, network, address)
 		if err == nil {

@@ -129,9 +129,9 @@ func origin(u *url.URL) string {
 
 // authorize adds the credentials of the index at whose origin the request goes, and below whose path where two share one.
 func (u Upstream) authorize(r *http.Request) {
-	best := -1
+	best, auth := -1, ""
 	for _, b := range u.Bases {
-		if origin(b.URL) != origin(r.URL) || b.auth == "" {
+		if origin(b.URL) != origin(r.URL) {
 			continue
 		}
 		fit := 0
@@ -139,9 +139,11 @@ func (u Upstream) authorize(r *http.Request) {
 			fit = len(b.URL.Path)
 		}
 		if fit > best {
-			best = fit
-			r.Header.Set("Authorization", b.auth)
+			best, auth = fit, b.auth
 		}
+	}
+	if auth != "" {
+		r.Header.Set("Authorization", auth)
 	}
 }
 
