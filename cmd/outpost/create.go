@@ -9,71 +9,141 @@ import (
 	"outpost.run/outpost/sandbox"
 )
 
+// createFlags are what `create` says beside machineFlags.
+type createFlags struct {
+	machineFlags
+	name, user, dir                 string
+	stateful                        bool
+	labels, env, ports              []string
+	memoryMB, pids, diskMB, timeout int
+	ttlSecs, idleSecs, healthSecs   int
+	cpuCores                        float64
+	healthCommand, healthHTTP       string
+	maxConcurrency, createWait      int
+}
+
 func createCommand() *cobra.Command {
 	var at connection
-	var name, preset, user, dir string
-	var stateful, asJSON bool
-	var labels, env []string
-	var memoryMB, pids, diskMB, timeoutMS int
-	var cpuCores float64
+	var c createFlags
+	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "create [flags] LANGUAGE",
-		Short:   "Create a sandbox and print its id",
-		Example: `  id=$(outpost create --stateful python) && outpost exec "$id" step.py`,
-		Args:    cobra.ExactArgs(1),
+		Use:   "create [flags] LANGUAGE",
+		Short: "Create a sandbox and print its id",
+		Example: `  id=$(outpost create --stateful python) && outpost exec "$id" step.py
+  outpost create --stateful --port 8000 --ttl-secs 3600 node
+  outpost create --egress allow --allow '*.example.com:443' python`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r := sandbox.CreateRequest{Language: &args[0], Name: pointer(name), WorkingDir: pointer(dir)}
-			if stateful {
-				r.Mode = pointer(string(sandbox.Stateful))
-			}
-			limits := sandbox.LimitsRequest{MemoryMB: pointer(memoryMB), CPUCores: pointer(cpuCores), Pids: pointer(pids),
-				DiskMB: pointer(diskMB), TimeoutMS: pointer(timeoutMS)}
-			if limits != (sandbox.LimitsRequest{}) {
-				r.ResourceLimits = &limits
-			}
-			if preset != "" || user != "" {
-				r.Security = &sandbox.SecurityRequest{Preset: pointer(preset), User: pointer(user)}
-			}
-			for _, e := range env {
-				k, v, _ := strings.Cut(e, "=")
-				r.Env = append(r.Env, [2]string{k, v})
-			}
-			for _, l := range labels {
-				k, v, _ := strings.Cut(l, ":")
-				if r.Labels == nil {
-					r.Labels = map[string]string{}
-				}
-				r.Labels[k] = v
-			}
-			c, err := at.open()
+			r, err := c.request(args[0])
 			if err != nil {
 				return err
 			}
-			s, err := c.Create(cmd.Context(), r)
+			to, err := at.open()
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), s)
+			s, err := to.Create(cmd.Context(), r)
+			if err != nil {
+				return err
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), s.ID)
-			return err
+			return showSandbox(cmd, s, asJSON)
 		},
 	}
 	at.flags(cmd)
-	f := cmd.Flags()
-	f.BoolVar(&stateful, "stateful", false, "keep files and processes between execs")
-	f.StringVar(&name, "name", "", "a name for people")
-	f.StringArrayVar(&labels, "label", nil, "KEY:VALUE; may be repeated")
-	f.StringArrayVarP(&env, "env", "e", nil, "NAME=VALUE; may be repeated")
-	f.StringVar(&preset, "preset", "", "development, standard or maximum security")
-	f.StringVar(&user, "user", "", "user to run as: name, uid or uid:gid")
-	f.StringVar(&dir, "working-dir", "", "absolute folder to run in")
-	f.IntVar(&memoryMB, "memory-mb", 0, "memory limit in MiB")
-	f.Float64Var(&cpuCores, "cpu-cores", 0, "CPU limit in cores, may be fractional")
-	f.IntVar(&pids, "pids", 0, "limit of processes and threads")
-	f.IntVar(&diskMB, "disk-mb", 0, "limit of written files in MiB")
-	f.IntVar(&timeoutMS, "timeout-ms", 0, "limit of one exec")
-	f.BoolVar(&asJSON, "json", false, "print the whole answer")
+	c.flags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the whole answer")
 	return cmd
+}
+
+// showSandbox prints the id, or all of it.
+func showSandbox(cmd *cobra.Command, s sandbox.Sandbox, asJSON bool) error {
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), s)
+	}
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), s.ID)
+	return err
+}
+
+func (c *createFlags) flags(cmd *cobra.Command) {
+	c.machineFlags.flags(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&c.stateful, "stateful", false, "keep files and processes between execs")
+	f.StringVar(&c.name, "name", "", "a name for people")
+	f.StringArrayVar(&c.labels, "label", nil, "KEY:VALUE; may be repeated")
+	f.StringArrayVarP(&c.env, "env", "e", nil, "NAME=VALUE; may be repeated")
+	f.StringVar(&c.user, "user", "", "user to run as: name, uid or uid:gid")
+	f.StringVar(&c.dir, "working-dir", "", "absolute folder to run in")
+	f.IntVar(&c.memoryMB, "memory-mb", 0, "memory limit in MiB")
+	f.Float64Var(&c.cpuCores, "cpu-cores", 0, "CPU limit in cores, may be fractional")
+	f.IntVar(&c.pids, "pids", 0, "limit of processes and threads")
+	f.IntVar(&c.diskMB, "disk-mb", 0, "limit of written files in MiB")
+	f.IntVar(&c.timeout, "timeout-ms", 0, "limit of one exec")
+	f.StringArrayVarP(&c.ports, "port", "p", nil, "GUEST[:HOST][/udp], a port to publish; may be repeated")
+	f.IntVar(&c.ttlSecs, "ttl-secs", 0, "delete it so long after its creation")
+	f.IntVar(&c.idleSecs, "idle-timeout-secs", 0, "delete it so long after its last use")
+	f.IntVar(&c.healthSecs, "health-interval-secs", 0, "time between two health checks")
+	f.StringVar(&c.healthCommand, "health-command", "", "a shell command that exits 0 while it is well (with --stateful)")
+	f.StringVar(&c.healthHTTP, "health-http", "", "PORT[/PATH] that answers 200 to 399 while it is well")
+	f.IntVar(&c.maxConcurrency, "max-concurrency", 0, "execs at once (with --stateful)")
+	f.IntVar(&c.createWait, "create-wait-secs", 0, "how long to wait for an image that must first be made")
+}
+
+func (c *createFlags) request(language string) (sandbox.CreateRequest, error) {
+	r := sandbox.CreateRequest{
+		Language: &language, Name: pointer(c.name), WorkingDir: pointer(c.dir), TTLSecs: pointer(c.ttlSecs), IdleTimeoutSecs: pointer(c.idleSecs),
+		MaxConcurrency: pointer(c.maxConcurrency), CreateWaitSecs: pointer(c.createWait),
+	}
+	if c.stateful {
+		r.Mode = pointer(string(sandbox.Stateful))
+	}
+	limits := sandbox.LimitsRequest{MemoryMB: pointer(c.memoryMB), CPUCores: pointer(c.cpuCores), Pids: pointer(c.pids),
+		DiskMB: pointer(c.diskMB), TimeoutMS: pointer(c.timeout)}
+	if limits != (sandbox.LimitsRequest{}) {
+		r.ResourceLimits = &limits
+	}
+	c.fill(&r)
+	if c.user != "" {
+		if r.Security == nil {
+			r.Security = &sandbox.SecurityRequest{}
+		}
+		r.Security.User = &c.user
+	}
+	for _, e := range c.env {
+		k, v, _ := strings.Cut(e, "=")
+		r.Env = append(r.Env, [2]string{k, v})
+	}
+	for _, l := range c.labels {
+		k, v, _ := strings.Cut(l, ":")
+		if r.Labels == nil {
+			r.Labels = map[string]string{}
+		}
+		r.Labels[k] = v
+	}
+	for _, text := range c.ports {
+		p, err := portOf(text)
+		if err != nil {
+			return r, err
+		}
+		r.Ports = append(r.Ports, p)
+	}
+	return r, c.health(&r)
+}
+
+func (c *createFlags) health(r *sandbox.CreateRequest) error {
+	h := sandbox.HealthCheckRequest{IntervalSecs: pointer(c.healthSecs)}
+	if c.healthCommand != "" {
+		h.Command = []string{"sh", "-c", c.healthCommand}
+	}
+	if c.healthHTTP != "" {
+		number, path, _ := strings.Cut(c.healthHTTP, "/")
+		p, err := portOf(number)
+		if err != nil {
+			return err
+		}
+		h.HTTP = &sandbox.HTTPCheckRequest{Port: p.GuestPort, Path: pointer("/" + path)}
+	}
+	if h.IntervalSecs != nil || h.Command != nil || h.HTTP != nil {
+		r.HealthCheck = &h
+	}
+	return nil
 }

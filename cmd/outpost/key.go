@@ -19,7 +19,7 @@ func keyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return removeEach(cmd.Context(), ids, cmd.OutOrStdout(), cmd.ErrOrStderr(), c.DeleteKey)
+			return forEach(cmd.Context(), ids, cmd.OutOrStdout(), cmd.ErrOrStderr(), c.DeleteKey)
 		},
 	})
 	return cmd

@@ -20,18 +20,18 @@ func rmCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return removeEach(cmd.Context(), ids, cmd.OutOrStdout(), cmd.ErrOrStderr(), c.Delete)
+			return forEach(cmd.Context(), ids, cmd.OutOrStdout(), cmd.ErrOrStderr(), c.Delete)
 		},
 	}
 	at.flags(cmd)
 	return cmd
 }
 
-// removeEach removes all it can, prints the id of each that went, and says of each other why not.
-func removeEach(ctx context.Context, ids []string, out, log io.Writer, remove func(context.Context, string) error) error {
+// forEach does it with all it can, prints the id of each that it was done with, and says of each other why not.
+func forEach(ctx context.Context, ids []string, out, log io.Writer, do func(context.Context, string) error) error {
 	var failed error
 	for _, id := range ids {
-		if err := remove(ctx, id); err != nil {
+		if err := do(ctx, id); err != nil {
 			fmt.Fprintf(log, "outpost: %s: %s\n", id, inWords(err))
 			failed = exitError(exitFailed)
 			continue

@@ -9,7 +9,7 @@ import (
 func runCommand() *cobra.Command {
 	var at connection
 	var p program
-	var preset string
+	var m machineFlags
 	cmd := &cobra.Command{
 		Use:   "run [flags] FILE|- [ARGUMENT...]",
 		Short: "Run a program in a fresh sandbox, and pass its output and exit code through",
@@ -28,7 +28,7 @@ func runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			result, err := c.Execute(cmd.Context(), inFreshMachine(r, preset))
+			result, err := c.Execute(cmd.Context(), inFreshMachine(r, &m))
 			if err != nil {
 				return err
 			}
@@ -37,20 +37,19 @@ func runCommand() *cobra.Command {
 	}
 	at.flags(cmd)
 	p.flags(cmd)
-	cmd.Flags().StringVar(&preset, "preset", "", "development, standard or maximum security")
+	m.flags(cmd)
 	cmd.Flags().SetInterspersed(false) // what follows FILE is the program's
 	return cmd
 }
 
 // inFreshMachine makes the execute call's request of an exec's.
-func inFreshMachine(r sandbox.ExecRequest, preset string) sandbox.ExecuteRequest {
-	x := sandbox.ExecuteRequest{
-		Code: r.Code, Language: r.Language, Deps: r.Deps, TimeoutSecs: r.TimeoutSecs, ResourceLimits: r.ResourceLimits,
+func inFreshMachine(r sandbox.ExecRequest, m *machineFlags) sandbox.ExecuteRequest {
+	box := sandbox.CreateRequest{ResourceLimits: r.ResourceLimits}
+	m.fill(&box)
+	return sandbox.ExecuteRequest{
+		Code: r.Code, Language: r.Language, Deps: r.Deps, TimeoutSecs: r.TimeoutSecs, ResourceLimits: box.ResourceLimits,
 		Stdin: r.Stdin, StdinEncoding: r.StdinEncoding, Args: r.Args, Env: r.Env, User: r.User, WorkingDir: r.WorkingDir,
 		Files: r.Files, OutputEncoding: r.OutputEncoding, MaxOutputBytes: r.MaxOutputBytes,
+		Image: box.Image, DiskSizeGB: box.DiskSizeGB, DiskMountPath: box.DiskMountPath, Security: box.Security, Network: box.Network,
 	}
-	if preset != "" {
-		x.Security = &sandbox.SecurityRequest{Preset: &preset}
-	}
-	return x
 }

@@ -19,7 +19,7 @@ func tokenCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return removeEach(cmd.Context(), ids, cmd.OutOrStdout(), cmd.ErrOrStderr(), c.DeleteToken)
+			return forEach(cmd.Context(), ids, cmd.OutOrStdout(), cmd.ErrOrStderr(), c.DeleteToken)
 		},
 	})
 	return cmd

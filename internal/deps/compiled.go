@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strings"
 
-	"outpost.run/outpost/internal/image"
 	"outpost.run/outpost/internal/index"
 )
 
@@ -32,8 +31,7 @@ var golang = recipe{
 	install: func(index.Upstream) string {
 		return `export GOPROXY=` + index.GoProxy + ` GOTOOLCHAIN=local GOFLAGS=-modcacherw GOMODCACHE=` + GoModules + ` GOPATH=` + workDir + `/gopath GOCACHE=` + GoCache + ` GOENV=off
 mkdir -p ` + GoTree + `/main ` + GoCache + ` && cd ` + GoTree + `/main || exit
-own=$(env -u GOCACHE go env GOCACHE)
-for d in "$own"/?? ` + image.GoCache + `/??; do
+for d in /var/cache/go-build/??; do # see internal/image
 	[ -d "$d" ] && mkdir -p "$GOCACHE/${d##*/}" && find "$d" -type f -exec ln -sf -t "$GOCACHE/${d##*/}" {} +
 done
 go mod init main 2>/dev/null && go get -- "$@" || exit

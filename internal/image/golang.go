@@ -12,10 +12,11 @@ import (
 	"time"
 )
 
-// GoCache is where an image with the go command has its standard library compiled, as a cache of the command's. It is
+// goCache is where an image with the go command has its standard library compiled, as a cache of the command's, with
+// importcfg, which names the packages' files for the compiler and the linker themselves (see node's compile-go.sh). It is
 // root's, so that nobody puts there what others take; since go wants to write to its cache, each user has one of its own
 // whose entries are links to these.
-const GoCache = "/var/cache/go-build"
+const goCache = "/var/cache/go-build"
 
 // evergreen is the time of files that must look used and unchanged for good: the go command touches an entry of its
 // cache that is older than an hour, which would copy it up into each machine's disk, and drops one older than five days.
@@ -28,14 +29,15 @@ func golang(ctx context.Context, root *os.Root, run runner) error {
 		return nil
 	}
 	const home = "tmp/go-home"
-	err := errors.Join(makeDir(root, GoCache[1:], 0o755, 0, 0), writeFile(root, home+"/.config/go/telemetry/mode", "off", 0o644))
+	err := errors.Join(makeDir(root, goCache[1:], 0o755, 0, 0), writeFile(root, home+"/.config/go/telemetry/mode", "off", 0o644))
 	if err != nil {
 		return err
 	}
 	// Where it lies go would learn from /proc, which is not there.
-	const build = `GOROOT=$(dirname "$(dirname "$(readlink -f /usr/bin/go)")") && export GOROOT && exec go build std`
-	err = run(ctx, "/usr/bin/env", "HOME=/"+home, "GOCACHE="+GoCache, "GOTOOLCHAIN=local", "GOPROXY=off", "/bin/sh", "-c", build)
-	if err := errors.Join(err, root.RemoveAll(home), root.RemoveAll(GoCache[1:]+"/trim.txt")); err != nil {
+	const build = `GOROOT=$(dirname "$(dirname "$(readlink -f /usr/bin/go)")") && export GOROOT && go build std &&
+		exec go list -export -f '{{if .Export}}packagefile {{.ImportPath}}={{.Export}}{{end}}' std >$GOCACHE/importcfg`
+	err = run(ctx, "/usr/bin/env", "HOME=/"+home, "GOCACHE="+goCache, "GOTOOLCHAIN=local", "GOPROXY=off", "/bin/sh", "-c", build)
+	if err := errors.Join(err, root.RemoveAll(home), root.RemoveAll(goCache[1:]+"/trim.txt")); err != nil {
 		return err
 	}
 	users := []goUser{{"root", 0}, {sandboxHome[1:], sandboxID}}
@@ -44,7 +46,7 @@ func golang(ctx context.Context, root *os.Root, run runner) error {
 			return err
 		}
 	}
-	return fs.WalkDir(root.FS(), GoCache[1:], func(name string, d fs.DirEntry, err error) error {
+	return fs.WalkDir(root.FS(), goCache[1:], func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -72,9 +74,9 @@ func (u goUser) cache() string { return u.home + "/.cache/go-build" }
 
 // link gives the user's cache one entry of the image's.
 func (u goUser) link(root *os.Root, name string, d fs.DirEntry) error {
-	rel := strings.TrimPrefix(name, GoCache[1:])
+	rel := strings.TrimPrefix(name, goCache[1:])
 	switch {
-	case rel == "":
+	case rel == "", strings.Count(rel, "/") == 1 && !d.IsDir(): // importcfg and README
 		return nil
 	case d.IsDir():
 		return makeDir(root, u.cache()+rel, 0o755, u.id, u.id)

@@ -116,10 +116,10 @@ func (n *Node) startAs(ctx context.Context, b *box, spec engine.MachineSpec) (en
 	if err != nil {
 		return nil, err
 	}
-	spec.SandboxID, spec.Stateful = b.spec.ID, b.spec.Mode == sandbox.Stateful
 	if spec.Layers == nil {
 		spec.Layers = img.Layers
 	}
+	spec.SandboxID, spec.Stateful = b.spec.ID, b.spec.Mode == sandbox.Stateful
 	spec.Security, spec.WorkingDir, spec.Env = b.spec.Security, b.spec.WorkingDir, environment(b, nil)
 	spec.Egress, spec.Mounts = b.spec.Network.Egress, append(n.mounts(b), spec.Mounts...)
 	spec.Programs = languages[b.spec.Language].programs

@@ -1,11 +1,10 @@
 package node
 
 import (
+	_ "embed"
 	"slices"
 
 	"outpost.run/outpost/internal/agent"
-	"outpost.run/outpost/internal/deps"
-	"outpost.run/outpost/internal/image"
 )
 
 // language is how code of a language is run.
@@ -18,18 +17,11 @@ type language struct {
 
 // A compiled program replaces the shell that compiled it, so how it ends is told exactly, and it has the exec's limits
 // from the compiler's start. What the compiler said is shown where it failed: a program's stderr is its own.
-const (
-	compile = `s=$1 f=$2; shift 2; `
-	execute = ` </dev/null >"$s/said" 2>&1 || { c=$?; cat "$s/said" >&2; exit $c; }; exec "$s/main" "$@"`
-	// What go would note in the home, its telemetry, goes with the exec, and so does a cache that has the image's compiled
-	// standard library where there is one (see image.GoCache); the user's own settings (GOCACHE, go env -w) hold.
-	compileGo = compile + `d=` + image.GoCache + `; [ -e ` + deps.GoWork + ` ] && export GOWORK=` + deps.GoWork + ` GOMODCACHE=` + deps.GoModules + ` GOPROXY=off GOSUMDB=off GOTOOLCHAIN=local d=` + deps.GoCache + `; : "${GOENV:=${XDG_CONFIG_HOME:-$HOME/.config}/go/env}"; ` +
-		`mkdir -p "$s/cache" "$s/go/telemetry"; echo off >"$s/go/telemetry/mode"; ` +
-		`if [ "$GOCACHE" ]; then :; elif [ -d "$d" ]; then export GOCACHE="$s/cache"; ` +
-		`ln -s "$d"/* "$s/cache"; date +%s >"$s/cache/trim.txt"; ` +
-		`elif ! mkdir -p "$HOME/.cache/go-build" 2>/dev/null; then export GOCACHE="$s/cache"; fi; ` +
-		`XDG_CONFIG_HOME="$s" GOTMPDIR="$s" GOENV="$GOENV" go build -buildvcs=false -o "$s/main" "$f"` + execute
-	compileRust = compile + `d=; [ -e ` + deps.RustFlags + ` ] && d=@` + deps.RustFlags + `; TMPDIR="$s" rustc $d --edition 2021 --crate-name main -o "$s/main" "$f"` + execute
+var (
+	//go:embed compile-go.sh
+	compileGo string
+	//go:embed compile-rust.sh
+	compileRust string
 )
 
 var languages = map[string]language{

@@ -85,14 +85,10 @@ func (p Policy) verdict(r sandbox.CreateRequest, faults, below sandbox.Faults, s
 	if err := below.Err(sandbox.PolicyFloor); err != nil {
 		return err
 	}
-	unserved := later(r)
-	switch err := p.checkLanguage(*r.Language); sandbox.CodeOf(err) {
-	case sandbox.UnsupportedLanguage:
+	if err := p.checkLanguage(*r.Language); err != nil {
 		return err
-	case sandbox.NotSupported:
-		unserved.Add("language", "%s is not supported yet; this server has %s", *r.Language, strings.Join(p.Languages(), ", "))
 	}
-	if err := sorted(unserved).Err(sandbox.NotSupported); err != nil {
+	if err := later(r).Err(sandbox.NotSupported); err != nil {
 		return err
 	}
 	if s.JailerEnabled {

@@ -69,15 +69,11 @@ func (p Policy) Languages() []string {
 // KnownLanguages are all that the contract names, for filters.
 func KnownLanguages() []string { return slices.Clone(known) }
 
-// checkLanguage gives nil, UnsupportedLanguage for a word that is no language, or NotSupported for one not served yet.
+// checkLanguage gives nil or UnsupportedLanguage.
 func (p Policy) checkLanguage(language string) error {
-	switch {
-	case p.Images[language] != "":
+	if p.Images[language] != "" {
 		return nil
-	case slices.Contains(known, language):
-		f := sandbox.Faults{{Field: "language", Reason: language + " is not supported yet; this server has " + strings.Join(p.Languages(), ", ")}}
-		return f.Err(sandbox.NotSupported)
 	}
-	f := sandbox.Faults{{Field: "language", Reason: "is not known; this server has " + strings.Join(p.Languages(), ", ")}}
+	f := sandbox.Faults{{Field: "language", Reason: "is not one of this server's, which are " + strings.Join(p.Languages(), ", ")}}
 	return f.Err(sandbox.UnsupportedLanguage)
 }

@@ -37,6 +37,8 @@ func fieldsOf(err error) []string {
 func TestCreateRefusals(t *testing.T) {
 	narrow := policy.Default()
 	narrow.Floor = sandbox.Standard
+	few := policy.Default()
+	few.Images = map[string]string{"python": "deb:trixie"}
 	open := policy.Default()
 	open.AllowSeccompDisabled = true
 	for _, tc := range []struct {
@@ -61,7 +63,7 @@ func TestCreateRefusals(t *testing.T) {
 		{"a label", policy.Default(), python(func(r *create) { r.Labels = map[string]string{"a:b": ""} }), sandbox.Invalid, []string{`labels["a:b"]`}},
 		{"the same port twice", policy.Default(), python(func(r *create) { r.Ports = []sandbox.PortRequest{{GuestPort: new(80)}, {GuestPort: new(80)}} }), sandbox.Invalid, []string{"ports[1].guest_port"}},
 		{"a language nobody knows", policy.Default(), create{Language: new("cobol")}, sandbox.UnsupportedLanguage, []string{"language"}},
-		{"a language not served", policy.Default(), create{Language: new("go")}, sandbox.NotSupported, []string{"language"}},
+		{"a language not served", few, create{Language: new("go")}, sandbox.UnsupportedLanguage, []string{"language"}},
 		{"fields not served, all of them", policy.Default(), python(func(r *create) {
 			r.Image, r.TTLSecs, r.DiskSizeGB = new("deb:trixie"), new(5), new(1)
 			r.Ports, r.Network = []sandbox.PortRequest{{GuestPort: new(80)}}, &sandbox.NetworkRequest{Egress: new("public")}

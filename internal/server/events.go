@@ -31,6 +31,10 @@ func (s *Server) events(c *call, w http.ResponseWriter) error {
 	if err := faults.Err(sandbox.Invalid); err != nil {
 		return err
 	}
+	if !s.streams.take(c.caller.ID) {
+		return sandbox.Errorf(sandbox.RateLimited, nil, "this credential has %d streams of events open; close one first", maxStreams)
+	}
+	defer s.streams.give(c.caller.ID)
 	out := newStream(w)
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
@@ -98,4 +102,34 @@ func (o *stream) send(text string) error {
 		return err
 	}
 	return o.rc.Flush()
+}
+
+// maxStreams is how many streams one credential may have open: each holds a connection for as long as it likes.
+const maxStreams = 64
+
+// streams counts the open ones by credential.
+type streams struct {
+	mu   sync.Mutex
+	open map[string]int
+}
+
+func (s *streams) take(credential string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[credential] >= maxStreams {
+		return false
+	}
+	if s.open == nil {
+		s.open = map[string]int{}
+	}
+	s.open[credential]++
+	return true
+}
+
+func (s *streams) give(credential string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[credential]--; s.open[credential] == 0 {
+		delete(s.open, credential)
+	}
 }

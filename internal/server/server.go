@@ -46,6 +46,7 @@ type Server struct {
 	routes  []route
 	openapi []byte
 	docs    []byte
+	streams streams
 	ending  context.Context // streams end with it
 	end     context.CancelFunc
 }

@@ -2,7 +2,7 @@
 // them. It sends a program only; what is expected stays here.
 //
 // Programs come from programs.jsonl.gz of --programs (by default ../shared/corpus, where that is there), else from
-// testdata/corpus: NAME.ok.py exits 0, NAME.bug.py does not.
+// testdata/corpus: NAME.ok.py exits 0, NAME.bug.py does not; the ending tells the language.
 package main
 
 import (
@@ -118,7 +118,7 @@ func loadOwn(folder fs.FS) (all []entry, err error) {
 		stem := strings.TrimSuffix(name, filepath.Ext(name))
 		e := entry{ID: stem, Language: languageOf[filepath.Ext(name)], Expect: strings.TrimPrefix(filepath.Ext(stem), "."), Code: string(code)}
 		if e.Language == "" || e.Expect != "ok" && e.Expect != "bug" {
-			return nil, fmt.Errorf("testdata/corpus/%s: want NAME.ok.py, NAME.bug.py, or the like with .sh", name)
+			return nil, fmt.Errorf("testdata/corpus/%s: want NAME.ok.py, NAME.bug.py, or the like with .js, .go, .rs, .sh", name)
 		}
 		all = append(all, e)
 	}

@@ -1,15 +1,12 @@
 package guest
 
 import (
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path"
-	"slices"
 	"strings"
 	"sync"
 	"unsafe"
@@ -268,88 +265,6 @@ func putFile(asked, name string, content []byte, who user, flags int) error {
 		return err // the caller has another name to try
 	}
 	return &refusal{agent.Failure{Code: sandbox.Invalid, Field: "files", Message: fmt.Sprintf("%s can't be written: %s", asked, reason(err))}, err}
-}
-
-// program says what to start; with code, its file is written first.
-func (x *execution) program(run agent.Run) (cell.Program, error) {
-	env := environment(x.who, run.Env)
-	argv := slices.Clone(run.Argv)
-	if run.Code != nil {
-		var err error
-		if argv, err = x.code(run); err != nil {
-			return cell.Program{}, err
-		}
-	}
-	argv = append(argv, run.Args...)
-	return cell.Program{Paths: candidates(argv[0], env), Argv: argv, Env: env, Dir: run.Dir}, nil
-}
-
-// code puts the program's file in its place and answers the words that run it.
-func (x *execution) code(run agent.Run) ([]string, error) {
-	for _, name := range run.Programs {
-		if !runnable(name, run.Env) {
-			return nil, refuse(sandbox.LanguageRuntimeMissing, "", "the image has no %s: create a sandbox of that language, or with an image that has it", name)
-		}
-	}
-	x.temporary = !run.KillRest
-	argv := slices.Clone(run.Interpreter)
-	if run.Scratch {
-		x.scratch = fmt.Sprintf("/tmp/build-%d-%s", x.process.Pid, rand.Text())
-		if err := as(x.who, func() error { return makePrivate(x.scratch) }); err != nil {
-			return nil, refuse(sandbox.Invalid, "", "the program can't be compiled as user %s: %s can't be made: %s", x.who.name, x.scratch, reason(err))
-		}
-		argv = append(argv, x.scratch)
-	}
-	var err error
-	if x.file, err = x.putCode(run); err != nil {
-		return nil, err
-	}
-	return append(argv, x.file), nil
-}
-
-// tidy removes what was made to run the program. It may be called twice.
-func (x *execution) tidy() {
-	if !x.temporary { // the machine goes with the exec
-		return
-	}
-	x.temporary = false
-	_ = as(x.who, func() error {
-		if x.file != "" {
-			_ = remove(x.file)
-		}
-		if x.scratch != "" {
-			_ = removeTree(x.scratch)
-		}
-		return nil
-	})
-}
-
-// putCode writes the program's file into the working directory, so that it finds its neighbours; under another name
-// where the name is taken, and below /tmp where the user may not write.
-func (x *execution) putCode(run agent.Run) (string, error) {
-	stem, ext, _ := strings.Cut(run.FileName, ".")
-	names := []string{path.Join(run.Dir, run.FileName)}
-	for i := range 64 {
-		names = append(names, path.Join(run.Dir, fmt.Sprintf("%s-%d.%s", stem, i+2, ext)))
-	}
-	names = append(names, fmt.Sprintf("/tmp/program-%d/%s", x.process.Pid, run.FileName))
-	var err error
-	for i := 0; i < len(names); i++ {
-		err = as(x.who, func() error {
-			return putFile(run.FileName, names[i], []byte(*run.Code), x.who, unix.O_EXCL)
-		})
-		if err == nil {
-			return names[i], nil
-		}
-		if !errors.Is(err, fs.ErrExist) && i < len(names)-2 {
-			i = len(names) - 2 // the directory can't be written: go to the last
-		}
-		var r *refusal
-		if errors.As(err, &r) {
-			return "", err
-		}
-	}
-	return "", refuse(sandbox.Invalid, "working_dir", "the program's file can't be written to %s: %s", run.Dir, reason(err))
 }
 
 // notStarted gives the exit code and the words of a shell for a program that can't be started.

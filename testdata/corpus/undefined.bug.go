@@ -1,0 +1,5 @@
+package main
+
+func main() {
+	total := sum(1, 2)
+}
