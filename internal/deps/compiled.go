@@ -1,8 +1,6 @@
 package deps
 
 import (
-	"bytes"
-	"context"
 	"regexp"
 	"strings"
 
@@ -24,10 +22,10 @@ const (
 // golang fetches modules and compiles their packages. The cache of what is compiled holds the image's own, which has the
 // standard library, as links. A package that does not compile here is no failure: the program may need another.
 var golang = recipe{
-	manager: index.Go, version: 1,
+	manager: index.Go, version: 1, image: "deb:trixie?include=golang-go", at: GoTree,
 	present: `go version >/dev/null`,
-	ask:     `go env GOPROXY`,
-	address: regexp.MustCompile(`^(\S+)`),
+	ask:     `go env GOPROXY GOSUMDB`,
+	address: regexp.MustCompile(`^(\S+)\n(\S*)`),
 	install: func(index.Upstream) string {
 		return `export GOPROXY=` + index.GoProxy + ` GOTOOLCHAIN=local GOFLAGS=-modcacherw GOMODCACHE=` + GoModules + ` GOPATH=` + workDir + `/gopath GOCACHE=` + GoCache + ` GOENV=off
 mkdir -p ` + GoTree + `/main ` + GoCache + ` && cd ` + GoTree + `/main || exit
@@ -49,13 +47,13 @@ find "$GOMODCACHE/cache" -name '*.zip' -delete`
 	},
 	describe: `cd ` + GoTree + `/main && export GOFLAGS=-mod=readonly GOPROXY=off GOMODCACHE=` + GoModules + ` GOENV=off && go mod edit -json | tr -d '\n\t' | sed 's/.*"Require": *\[\([^]]*\)\].*/\1/' |
 	tr '{' '\n' | sed -n 's/.*"Path": *"\([^"]*\)", *"Version": *"\([^"]*\)".*/"\1@\2"/p' | sort | paste -sd, |
-	{ read -r all; echo "{\"at\": \"` + GoTree + `\", \"home\": \"` + GoTree + `\", \"resolved\": [$all]}"; }`,
+	{ read -r all; echo "{\"resolved\": [$all]}"; }`,
 	tree: GoTree, exactly: regexp.MustCompile(`@v\d+\.\d+\.\d+(?:[-+].*)?$`),
 }
 
 // rust compiles crates once, so that a program's compiler finds them done. A whole version is meant exactly.
 var rust = recipe{
-	manager: index.Cargo, version: 1, packages: "cargo",
+	manager: index.Cargo, version: 1, image: "deb:trixie?include=rustc", packages: []string{"cargo"}, at: RustTree,
 	present: `cargo --version >/dev/null`,
 	ask: `export CARGO_HOME="$TMPDIR/home" CARGO_NET_RETRY=0; mkdir -p "$TMPDIR/ask" && cd "$TMPDIR/ask" && touch lib.rs &&
 printf '[package]\nname = "ask"\nversion = "0.0.0"\n[lib]\npath = "lib.rs"\n[dependencies]\nitoa = "1"\n' >Cargo.toml && cargo generate-lockfile 2>&1 || true`,
@@ -81,7 +79,7 @@ set +f; rm -f target/debug/deps/*.rmeta target/debug/deps/*.d target/debug/deps/
 	},
 	describe: `cd ` + RustTree + ` && sed -n '/^name = /{s/^name = "\(.*\)"$/\1/;h};/^version = /{s/^version = "\(.*\)"$/\1/;H;x;s/\n/@/;p}' Cargo.lock |
 	grep '^[A-Za-z0-9_-]*@[0-9A-Za-z.+-]*$' | grep -vx 'main@0.0.0' | sort -u | sed 's/.*/"&"/' | paste -sd, |
-	{ read -r all; echo "{\"at\": \"` + RustTree + `\", \"home\": \"` + RustTree + `\", \"resolved\": [$all]}"; }`,
+	{ read -r all; echo "{\"resolved\": [$all]}"; }`,
 	tree: RustTree, exactly: regexp.MustCompile(`@=?\d+\.\d+\.\d+(?:[-+].*)?$`),
 	spell: func(d string) string {
 		name, version, ok := strings.Cut(d, "@")
@@ -93,16 +91,3 @@ set +f; rm -f target/debug/deps/*.rmeta target/debug/deps/*.d target/debug/deps/
 }
 
 var whole = regexp.MustCompile(`^\d+\.\d+\.\d+(?:[-+].*)?$`)
-
-// sumDB is the name of the checksum database that the toolchain asks.
-func (w *workshop) sumDB(ctx context.Context) (string, error) {
-	var out bytes.Buffer
-	_, _, err := w.script(ctx, `go env GOSUMDB`, nil, &out)
-	name, _, _ := strings.Cut(strings.TrimSpace(out.String()), "+")
-	if err != nil || !sumName.MatchString(name) || name == "off" {
-		return "", err
-	}
-	return name, nil
-}
-
-var sumName = regexp.MustCompile(`^[a-z0-9-]+(?:\.[a-z0-9-]+)+$`)

@@ -54,13 +54,14 @@ type Installer struct {
 	Options
 	turns chan struct{} // installations under way
 
-	mu      sync.Mutex
-	flights map[string]*flight
-	busy    map[string]chan struct{} // one installation at a time for a namespace
+	defaults defaults
+	mu       sync.Mutex
+	flights  map[string]*flight
+	busy     map[string]chan struct{} // one installation at a time for a namespace
 }
 
 const (
-	installsAtOnce = 4
+	installsAtOnce = 2
 	// installTime is how long one installation may take from its turn on.
 	installTime = 10 * time.Minute
 	// freshFor is how long the answer to what has no exact version holds.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"outpost.run/outpost/internal/image"
@@ -53,15 +54,18 @@ func (in *Installer) install(ctx context.Context, key string, r Request, p plan)
 }
 
 // imageFor is the image with the installer: a Debian one gets it added, another must have it.
-func (in *Installer) imageFor(ctx context.Context, img image.Image, packages string) (image.Image, error) {
-	if packages == "" || !strings.HasPrefix(img.Ref, "deb:") {
+func (in *Installer) imageFor(ctx context.Context, img image.Image, packages []string) (image.Image, error) {
+	if len(packages) == 0 || !strings.HasPrefix(img.Ref, "deb:") {
 		return img, nil
 	}
-	return in.Images.Ensure(ctx, With(img.Ref, packages), nil)
+	return in.Images.Ensure(ctx, With(img.Ref, packages...), nil)
 }
 
 // With adds packages to a Debian image's reference.
 func With(ref string, packages ...string) string {
+	if len(packages) == 0 {
+		return ref
+	}
 	glue := ","
 	if !strings.Contains(ref, "include=") {
 		glue = "?include="
@@ -71,19 +75,12 @@ func With(ref string, packages ...string) string {
 
 // fetch runs the installer while the machine reaches the index, and nothing else.
 func (in *Installer) fetch(ctx context.Context, w *workshop, r Request, p plan) error {
-	up := p.upstream
-	if up.Empty() {
-		var err error
-		if up, err = in.ask(ctx, w, p); err != nil {
-			return err
-		}
+	up, err := in.whole(ctx, p)
+	if err != nil {
+		return err
 	}
 	if p.manager == index.Go {
 		w.env = append(w.env, in.Host.GoSums()...)
-		var err error
-		if up.SumDB, err = w.sumDB(ctx); err != nil {
-			return err
-		}
 	}
 	stop, err := w.serve(index.NewProxy(up, in.Log))
 	if err != nil {
@@ -107,54 +104,51 @@ func (in *Installer) fetch(ctx context.Context, w *workshop, r Request, p plan) 
 	return nil
 }
 
-// ask learns the manager's own index, which neither the operator nor the host has replaced, from the manager.
-func (in *Installer) ask(ctx context.Context, w *workshop, p plan) (index.Upstream, error) {
-	var out bytes.Buffer
-	_, said, err := w.script(ctx, p.ask, nil, &out)
-	if err != nil {
-		return index.Upstream{}, err
-	}
-	m := p.address.FindStringSubmatch(out.String())
-	if m == nil {
-		in.Log.Warn("a package manager did not tell its own index", "manager", p.manager, "said", LastLines(out.String()+said))
-		return index.Upstream{}, sandbox.Errorf(sandbox.NotSupported, nil, "this server names no package index for %s, and the image's does not tell its own: the operator can set one (deps)", p.manager)
-	}
-	up, err := index.Parse(p.manager, m[1])
-	if err != nil {
-		return up, err
-	}
-	return in.Host.Credentials(up), nil
-}
+const (
+	resolvedMost = 10_000
+	resolvedLong = 512 // bytes of each
+)
 
-// described is what a recipe's description says. It comes from the machine.
-type described struct {
-	At, Bin, Home string
-	Paths         [][2]string
-	Resolved      []string
-}
-
-const resolvedMost = 10_000
-
+// describe lists what was installed, and says where it goes. An image that is hostile tells what it likes: it can only
+// ever lead its own sandboxes astray.
 func describe(ctx context.Context, w *workshop, p plan) (Set, error) {
 	var out bytes.Buffer
 	code, said, err := w.script(ctx, p.describe, nil, &limited{w: &out, left: 4 << 20})
 	if err != nil {
 		return Set{}, err
 	}
-	var d described
+	var d struct {
+		At, Home string // of Python
+		Bin      bool
+		Resolved []string
+	}
 	if code != 0 || json.Unmarshal(out.Bytes(), &d) != nil {
 		return Set{}, failed(said + "\nwhat was installed can't be listed")
 	}
 	if len(d.Resolved) > resolvedMost {
 		return Set{}, failed(fmt.Sprintf("%d packages are more than are installed at once", len(d.Resolved)))
 	}
-	for _, path := range []string{d.At, d.Home} {
-		if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "\n\x00") || strings.Contains(path+"/", "/../") {
-			return Set{}, failed("the image has no place for it")
+	for i, name := range d.Resolved {
+		d.Resolved[i] = strings.Map(printable, name[:min(len(name), resolvedLong)])
+	}
+	s := Set{Manager: p.manager, At: p.at, Home: p.at, Resolved: d.Resolved}
+	if d.Bin {
+		s.Bin = p.bin
+	}
+	if p.at == "" {
+		if !place.MatchString(d.At) || !place.MatchString(d.Home) {
+			return Set{}, failed("the image's interpreter has no directory for packages")
+		}
+		s.At, s.Home = d.At, d.Home
+		if s.At == pythonTree {
+			s.Paths = [][2]string{{"PYTHONPATH", pythonTree}}
 		}
 	}
-	return Set{Manager: p.manager, At: d.At, Bin: d.Bin, Home: d.Home, Paths: d.Paths, Resolved: d.Resolved}, nil
+	return s, nil
 }
+
+// place is where packages may be shown: some directory of its own, and none of the kernel's.
+var place = regexp.MustCompile(`^/(?:usr|opt|home|root|var|srv)(?:/[A-Za-z0-9_+-][A-Za-z0-9._+-]*){2,}$|^` + pythonTree + `$`)
 
 // keepTree makes a layer of what was installed.
 func (in *Installer) keepTree(ctx context.Context, w *workshop, key string, p plan) (string, error) {

@@ -11,10 +11,13 @@ import (
 // recipe says how one manager's packages are installed. Its scripts are run by a shell in the installation's machine.
 type recipe struct {
 	manager  index.Manager
-	version  int    // raised when what it makes changes
-	packages string // what a Debian image needs beside the language
-	present  string // fails where the installer is missing; its words say so
-	ask      string // prints the manager's own index, found in it by address; run without a way out
+	version  int      // raised when what it makes changes
+	image    string   // a Debian image with the language
+	packages []string // what a Debian image needs beside the language
+	at       string   // where it is found, and kept for good; "" for where the description says
+	bin      string   // the directory of programs in there
+	present  string   // fails where the installer is missing; its words say so
+	ask      string   // prints the manager's own index, found in it by address, for Go with its checksum database; run without a way out
 	address  *regexp.Regexp
 	install  func(index.Upstream) string // takes the dependencies as arguments
 	describe string                      // prints the description of what was installed
@@ -55,7 +58,7 @@ const (
 
 // python installs with pip. Bytecode is made apart, so that it needs no file times to be valid.
 var python = recipe{
-	manager: index.Pip, version: 1, packages: "python3-pip",
+	manager: index.Pip, version: 1, image: "deb:trixie?include=python3", packages: []string{"python3-pip"}, bin: "bin",
 	present: `python3 -I -m pip --version >/dev/null`,
 	ask:     `COLUMNS=1000 python3 -I -m pip download --help`,
 	address: regexp.MustCompile(`--index-url[^()]*\(default ([^ )]+)\)`),
@@ -78,8 +81,7 @@ env = dict(os.environ, PIP_CONFIG_FILE='/dev/null')
 listed = subprocess.run([sys.executable, '-I', '-m', 'pip', 'list', '--path', '` + pythonTree + `', '--format', 'json', '--disable-pip-version-check'], stdout=subprocess.PIPE, env=env, check=True)
 at = free[0] if free else '` + pythonTree + `'
 print(json.dumps({
-    'at': at, 'bin': 'bin' if os.path.isdir('` + pythonTree + `/bin') else '', 'home': places[0],
-    'paths': [] if free else [['PYTHONPATH', at]],
+    'at': at, 'bin': os.path.isdir('` + pythonTree + `/bin'), 'home': places[0],
     'resolved': sorted(p['name'] + '==' + p['version'] for p in json.loads(listed.stdout)),
 }))
 END`,
@@ -88,7 +90,7 @@ END`,
 
 // node installs with npm, whose folder both require and import find from anywhere below the root.
 var node = recipe{
-	manager: index.Npm, version: 1, packages: "npm",
+	manager: index.Npm, version: 1, image: "deb:trixie?include=nodejs", packages: []string{"npm"}, at: "/node_modules", bin: ".bin",
 	present: `npm --version >/dev/null`,
 	ask:     `npm config get registry --userconfig /dev/null --globalconfig ` + workDir + `/none`,
 	address: regexp.MustCompile(`(https?://\S+)`),
@@ -102,7 +104,7 @@ const root = "` + nodeRoot + `/node_modules", fs = require("fs");
 const lock = JSON.parse(fs.readFileSync(root + "/.package-lock.json"));
 const named = Object.entries(lock.packages).filter(([p]) => p.startsWith("node_modules/"))
 	.map(([p, v]) => (v.name || p.slice(p.lastIndexOf("node_modules/") + 13)) + "@" + v.version);
-console.log(JSON.stringify({at: "/node_modules", bin: fs.existsSync(root + "/.bin") ? ".bin" : "", home: "/node_modules", resolved: [...new Set(named)].sort()}))'`,
+console.log(JSON.stringify({bin: fs.existsSync(root + "/.bin"), resolved: [...new Set(named)].sort()}))'`,
 	tree: nodeRoot + "/node_modules", without: "./.package-lock.json",
 	exactly: regexp.MustCompile(`^.[^@]*@=?v?\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]+)?$`),
 }

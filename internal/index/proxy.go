@@ -36,6 +36,7 @@ const (
 	maxAtOnce   = 32
 	maxRewrites = 2 // pages at once that are read whole
 	maxHops     = 5
+	maxLinks    = 1_000_000
 )
 
 // Proxy serves one upstream. It is made for one installation: the links that it gave out are good as long as it lives.
@@ -49,8 +50,10 @@ type Proxy struct {
 	resolver *net.Resolver // nil: the host's
 	pages    chan struct{}
 
-	found    sync.Map     // the addresses, with ports, at which the index itself was reached
-	left     atomic.Int64 // bytes that may still be fetched
+	found    sync.Map // the addresses, with ports, at which the index itself was reached
+	mu       sync.Mutex
+	links    map[string]*url.URL // that were given out, by their name
+	left     atomic.Int64        // bytes that may still be fetched
 	requests atomic.Int64
 	sumBase  atomic.Pointer[url.URL] // where the checksum database was found
 	dl       atomic.Pointer[string]  // cargo: the template of the crates' addresses
@@ -58,7 +61,7 @@ type Proxy struct {
 
 // NewProxy makes one; log takes what went wrong at the upstream, for the operator.
 func NewProxy(u Upstream, log *slog.Logger) *Proxy {
-	p := &Proxy{up: u, log: log, slots: make(chan struct{}, maxAtOnce), pages: make(chan struct{}, maxRewrites)}
+	p := &Proxy{up: u, log: log, links: map[string]*url.URL{}, slots: make(chan struct{}, maxAtOnce), pages: make(chan struct{}, maxRewrites)}
 	_, _ = rand.Read(p.key[:]) // never fails
 	p.left.Store(maxBytes)
 	transport := &http.Transport{
@@ -73,7 +76,7 @@ func NewProxy(u Upstream, log *slog.Logger) *Proxy {
 		return nil
 	}}
 	mux := http.NewServeMux()
-	mux.HandleFunc("/link/{mac}/{address}/{name}", p.link)
+	mux.HandleFunc("/link/{mac}/{name}", p.link)
 	switch u.Manager {
 	case Pip:
 		mux.HandleFunc("/pip/{n}/{name}/{$}", p.pipPage)
@@ -182,6 +185,9 @@ func (p *Proxy) get(r *http.Request, u *url.URL) (*http.Response, error) {
 	out, err := http.NewRequestWithContext(r.Context(), r.Method, u.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+	if r.Header.Get("Accept-Encoding") == "identity" {
+		out.Header.Set("Accept-Encoding", "identity")
 	}
 	for _, name := range []string{"Accept", "Range", "If-None-Match", "If-Modified-Since", "If-Range"} {
 		if v := r.Header.Get(name); v != "" {
@@ -300,12 +306,18 @@ func reply(w http.ResponseWriter, resp *http.Response, contentType string, body 
 	_, _ = w.Write(body)
 }
 
-// signed gives the address inside the machine of a file that the index named.
+// signed gives the address inside the machine of a file that the index named. It tells nothing of where that is: the
+// index's own address may be one that is worth something, and the machine is not to make such names itself.
 func (p *Proxy) signed(u *url.URL) string {
 	bare := *u
 	bare.Fragment, bare.RawFragment, bare.User = "", "", nil
-	text := bare.String()
-	out := self + "/link/" + p.mac(text) + "/" + base64.RawURLEncoding.EncodeToString([]byte(text)) + "/" + url.PathEscape(path.Base(bare.Path))
+	name := p.mac(bare.String())
+	p.mu.Lock()
+	if len(p.links) < maxLinks {
+		p.links[name] = &bare
+	}
+	p.mu.Unlock()
+	out := self + "/link/" + name + "/" + url.PathEscape(path.Base(bare.Path))
 	if u.Fragment != "" {
 		out += "#" + u.EscapedFragment()
 	}
@@ -320,16 +332,14 @@ func (p *Proxy) mac(text string) string {
 
 // link fetches a file that the index named, or for pip its metadata, which lies beside it. Source: PEP 658.
 func (p *Proxy) link(w http.ResponseWriter, r *http.Request) {
-	text, err := base64.RawURLEncoding.DecodeString(r.PathValue("address"))
-	if err != nil || !hmac.Equal([]byte(r.PathValue("mac")), []byte(p.mac(string(text)))) {
+	p.mu.Lock()
+	known := p.links[r.PathValue("mac")]
+	p.mu.Unlock()
+	if known == nil {
 		http.Error(w, "the index named no such file", http.StatusNotFound)
 		return
 	}
-	u, err := url.Parse(string(text))
-	if err != nil {
-		http.Error(w, "the index named no such file", http.StatusNotFound)
-		return
-	}
+	u := *known
 	switch name := path.Base(u.Path); r.PathValue("name") {
 	case name:
 	case name + ".metadata":
@@ -338,11 +348,13 @@ func (p *Proxy) link(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the index named no such file", http.StatusNotFound)
 		return
 	}
-	p.file(w, r, u)
+	p.file(w, r, &u)
 }
 
 // file fetches a file and hands it on as it comes.
 func (p *Proxy) file(w http.ResponseWriter, r *http.Request, u *url.URL) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Accept-Encoding", "identity") // what is packed stays so: its sum is known
 	resp, err := p.get(r, u)
 	if err != nil {
 		unreachable(w, err)

@@ -203,7 +203,7 @@ func TestPip(t *testing.T) {
 			// What the index did not name is not there, whoever asks how.
 			for _, path := range []string{
 				strings.Replace(links[0], "/link/", "/link/x", 1), links[0] + "x", strings.TrimSuffix(links[0], "six-1.whl") + "seven.whl",
-				"/pip/1/six/", "/pip/-1/six/", "/pip/0/six", "/pip/0/..%2ffiles%2fsix-1.whl/", "/pip/0/%2e%2e/", "/s/six/", "/", "/npm/six", "/go/x.y/@latest", "/cargo/config.json", "/link/a/b/c",
+				"/pip/1/six/", "/pip/-1/six/", "/pip/0/six", "/pip/0/..%2ffiles%2fsix-1.whl/", "/pip/0/%2e%2e/", "/s/six/", "/", "/npm/six", "/go/x.y/@latest", "/cargo/config.json", "/link/a/six-1.whl", "/link/a/b/c",
 			} {
 				if code, body := get(path); code != 404 && code != 301 && code != 307 {
 					t.Errorf("%s: %d %s", path, code, body)

@@ -157,6 +157,9 @@ func (h Host) npm(u *Upstream) error {
 }
 
 func (h Host) goProxy(u *Upstream) error {
+	if sum := strings.Fields(h.goEnv("GOSUMDB")); len(sum) > 0 && sum[0] != "off" {
+		u.SumDB, _, _ = strings.Cut(sum[0], "+")
+	}
 	list := h.goEnv("GOPROXY")
 	if list == "" && h.Ask != nil {
 		list = h.Ask("go", "env", "GOPROXY")

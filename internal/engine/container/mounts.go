@@ -101,11 +101,7 @@ func (m *machine) trees(ctx context.Context, mounts []engine.Mount) (trees []*os
 }
 
 func (m *machine) layerTree(layer string, userns *os.File) (*os.File, error) {
-	tree, err := m.e.images.tree(layer)
-	if err != nil {
-		return nil, err
-	}
-	return m.e.kernel.CloneIDMapped(tree, userns)
+	return m.e.images.clone(layer, userns)
 }
 
 func (m *machine) deviceTree(device string) (*os.File, error) {
