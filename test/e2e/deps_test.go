@@ -200,7 +200,7 @@ attempt('became root', lambda: os.setuid(0))
 attempt('made a device', lambda: os.mknod('/opt/deps/null', 0o20666, os.makedev(1, 3)))
 attempt('unshared', lambda: os.unshare(0x10000000))
 if os.getuid() == 0: said.append('is root')
-subprocess.Popen(['sleep', '600'], start_new_session=True)
+subprocess.Popen(['sleep', '600'], start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 def build_wheel(to, settings=None, metadata=None):
     os.makedirs('/opt/deps/python', exist_ok=True)
     tree = '/opt/deps/python/'
