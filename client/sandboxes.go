@@ -36,6 +36,17 @@ func (c *Client) Execute(ctx context.Context, r sandbox.ExecuteRequest) (sandbox
 	return call[sandbox.ExecResult](ctx, c, http.MethodPost, c.inNamespace("execute"), r)
 }
 
+// OpenPort publishes a port of a stateful sandbox and gives it with its host port.
+func (c *Client) OpenPort(ctx context.Context, id string, r sandbox.PortRequest) (sandbox.Port, error) {
+	return call[sandbox.Port](ctx, c, http.MethodPost, c.inNamespace(id, "ports"), r)
+}
+
+// ClosePort closes a published port of a stateful sandbox.
+func (c *Client) ClosePort(ctx context.Context, id string, guestPort int, protocol string) error {
+	_, err := c.Raw(ctx, http.MethodDelete, c.inNamespace(id, "ports", strconv.Itoa(guestPort))+"?protocol="+url.QueryEscape(protocol), nil)
+	return err
+}
+
 // ListOptions choose and order the rows of a list; zero values are the server's defaults.
 type ListOptions struct {
 	Page, PerPage int

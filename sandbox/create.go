@@ -11,10 +11,10 @@ type CreateRequest struct {
 	WorkingDir      *string             `json:"working_dir,omitempty" doc:"Absolute; made if missing; /workspace unless given."`
 	DiskSizeGB      *int                `json:"disk_size_gb,omitempty" minimum:"1" doc:"GiB of a persistent disk, which outlives resets, restarts and crashes and goes with the sandbox."`
 	DiskMountPath   *string             `json:"disk_mount_path,omitempty" doc:"Where the persistent disk is mounted; /data unless given."`
-	Ports           []PortRequest       `json:"ports,omitempty" doc:"Published ports. Not supported yet."`
+	Ports           []PortRequest       `json:"ports,omitempty" doc:"Ports to publish; at most 64. Of an ephemeral sandbox they answer while an exec runs."`
 	Security        *SecurityRequest    `json:"security,omitempty"`
 	HealthCheck     *HealthCheckRequest `json:"health_check,omitempty" doc:"Without command and http: the agent answers, and each tcp port that was once open accepts."`
-	Network         *NetworkRequest     `json:"network,omitempty" doc:"Only egress none is supported yet; it is the default until then."`
+	Network         *NetworkRequest     `json:"network,omitempty" doc:"What programs reach; by the preset unless given: public, under maximum none."`
 	Name            *string             `json:"name,omitempty" maxLength:"128" doc:"For people and for list filters."`
 	Labels          map[string]string   `json:"labels,omitempty" doc:"For people and for list filters; at most 64."`
 	MaxConcurrency  *int                `json:"max_concurrency,omitempty" minimum:"1" maximum:"1024" doc:"Stateful: execs at once; 16 unless given. More wait in order."`
@@ -42,9 +42,9 @@ type SecurityRequest struct {
 
 // PortRequest is one port to publish.
 type PortRequest struct {
-	GuestPort *int    `json:"guest_port,omitempty" required:"true" minimum:"1" maximum:"65535"`
-	HostPort  *int    `json:"host_port,omitempty" minimum:"0" maximum:"65535"`
-	Protocol  *string `json:"protocol,omitempty" enum:"tcp,udp"`
+	GuestPort *int    `json:"guest_port,omitempty" required:"true" minimum:"1" maximum:"65535" doc:"Where a server in the sandbox listens, at 127.0.0.1 too."`
+	HostPort  *int    `json:"host_port,omitempty" minimum:"0" maximum:"65535" doc:"One of the operator's; 0, the default, takes a free one."`
+	Protocol  *string `json:"protocol,omitempty" enum:"tcp,udp" doc:"tcp unless given. A client's udp session ends after 60 s without traffic."`
 }
 
 // PatchRequest is the body of PATCH: what is left out stays as it is. 0 secs switch a time off.
@@ -73,6 +73,6 @@ type HTTPCheckRequest struct {
 
 // NetworkRequest is what a client wants to reach.
 type NetworkRequest struct {
-	Egress *string  `json:"egress,omitempty" enum:"none,public,allow"`
-	Allow  []string `json:"allow,omitempty" doc:"Hosts, *.hosts, CIDRs, each with an optional port."`
+	Egress *string  `json:"egress,omitempty" enum:"none,public,allow" doc:"public: every address but private and special ones and the host's own. allow: of those, what allow lists."`
+	Allow  []string `json:"allow,omitempty" doc:"Hosts, *.hosts, CIDRs, each with an optional :port; at most 256. A host opens tcp, to the addresses that it resolves to, and holds the names in TLS and HTTP against the list; udp takes a CIDR."`
 }

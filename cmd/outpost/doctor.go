@@ -45,13 +45,13 @@ func doctorCommand() *cobra.Command {
 				return reportLeaks(cmd.Context(), cmd.OutOrStdout(), cmp.Or(dataDir, os.Getenv("OUTPOST_DATA_DIR"), client.DefaultDataDir), asJSON)
 			}
 			engines := []finding{ofEngine(container.Probe(cmd.Context()))}
-			images := ofImages(cmd.Context())
+			images, net := ofImages(cmd.Context()), ofNetwork()
 			out := cmd.OutOrStdout()
 			var err error
 			if asJSON {
-				err = printJSON(out, map[string]any{"engines": engines, "images": images})
+				err = printJSON(out, map[string]any{"engines": engines, "images": images, "network": net})
 			} else {
-				err = printFindings(out, append(engines, images))
+				err = printFindings(out, append(engines, images, net))
 			}
 			if err != nil {
 				return err

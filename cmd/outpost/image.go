@@ -145,7 +145,7 @@ func imagePrune(at *imageStore) *cobra.Command {
 				return err
 			}
 			defer s.Close()
-			removed, err := s.Prune(int64(budgetGB*(1<<30)), nil)
+			removed, err := s.Prune(int64(budgetGB*(1<<30)), image.Spare{})
 			for _, ref := range removed {
 				fmt.Fprintln(cmd.OutOrStdout(), ref)
 			}

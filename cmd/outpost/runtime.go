@@ -51,8 +51,12 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	if err != nil {
 		return nil, err
 	}
+	net, err := openNetwork(c.Ports, log)
+	if err != nil {
+		return nil, err
+	}
 	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}, log)
-	n := node.New(node.Config{Engine: engine, Images: images, Volumes: volumes, GPUs: gpus, Log: log})
+	n := node.New(node.Config{Engine: engine, Images: images, Volumes: volumes, GPUs: gpus, Network: net, Log: log})
 	return n, n.ServeDeps(depsOptions(ctx, c, images))
 }
 

@@ -63,7 +63,8 @@ type Setup struct {
 	User       string   // name, uid or uid:gid
 	Programs   []string // interpreters or compilers that must be there
 	Env        [][2]string
-	Stays      bool // the machine outlives the daemon; else it ends when the agent's standard input does
+	Resolver   string // the address of the programs' DNS; "" for none
+	Stays      bool   // the machine outlives the daemon; else it ends when the agent's standard input does
 	Mounts     []Mount
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -112,8 +113,17 @@ type Disk struct {
 
 // Ports are those that sandboxes may publish.
 type Ports struct {
-	Bind  string `json:"bind"`
+	Bind  string `json:"bind" doc:"address at which the ports of sandboxes are published"`
 	Range string `json:"range" doc:"FIRST-LAST"`
+}
+
+// Published are the addresses that the ports of sandboxes may have; check has judged them.
+func (p Ports) Published() (bind netip.Addr, first, last int) {
+	bind, _ = netip.ParseAddr(p.Bind)
+	from, to, _ := strings.Cut(p.Range, "-")
+	first, _ = strconv.Atoi(from)
+	last, _ = strconv.Atoi(to)
+	return bind, first, last
 }
 
 // Engines are the isolation technologies.
@@ -207,7 +217,7 @@ func (c Config) check(faults *sandbox.Faults) {
 		}
 	}
 	c.checkGPUs(faults)
-	if net.ParseIP(c.Ports.Bind) == nil {
+	if a, err := netip.ParseAddr(c.Ports.Bind); err != nil || a.Is4In6() {
 		faults.Add("ports.bind", "must be an IP address")
 	}
 	first, last, pair := strings.Cut(c.Ports.Range, "-")

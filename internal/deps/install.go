@@ -157,11 +157,7 @@ func (in *Installer) keepTree(ctx context.Context, w *workshop, key string, p pl
 	r, out := io.Pipe()
 	sent := make(chan error, 1)
 	go func() {
-		text := `mkdir -p ` + p.tree + ` && exec tar -C ` + p.tree + ` -cf - `
-		if p.without != "" {
-			text += `--exclude ` + p.without + ` `
-		}
-		code, said, err := w.script(ctx, text+".", nil, out)
+		code, said, err := w.script(ctx, pack, nil, out, p.tree, p.without)
 		if err == nil && code != 0 {
 			err = fmt.Errorf("tar: %s", LastLines(said))
 		}
@@ -176,13 +172,20 @@ func (in *Installer) keepTree(ctx context.Context, w *workshop, key string, p pl
 	switch sendErr := <-sent; {
 	case sandbox.CodeOf(sendErr) == sandbox.DepsFailed, sandbox.CodeOf(sendErr) == sandbox.Lost:
 		return "", sendErr
-	case errors.Is(sendErr, errTooLarge), sandbox.CodeOf(err) == sandbox.ImageNotFound:
+	case errors.Is(sendErr, errTooLarge), sandbox.CodeOf(err) == sandbox.Invalid:
 		return "", failed("what was installed can't be kept: " + err.Error())
 	case err != nil:
 		return "", err
 	}
 	return layer, nil
 }
+
+// pack writes the tree of $1, less $2, in which only files, directories and links are left, as root's and readable for
+// all; of GNU's tar, equal trees give equal bytes. Their time is one that archives of any kind can tell.
+const pack = `mkdir -p "$1" && cd "$1" && rm -rf "./${2:-.none}" && find . ! -type f ! -type d ! -type l -delete &&
+chmod -R u+rwX,go+rX,go-w . || exit
+tar --version 2>/dev/null | grep -q GNU && set -- --sort=name --mtime=@315619200 --owner=0 --group=0 --numeric-owner || set --
+exec tar "$@" -cf - .`
 
 // limited refuses what is over a limit.
 type limited struct {

@@ -105,6 +105,6 @@ const lock = JSON.parse(fs.readFileSync(root + "/.package-lock.json"));
 const named = Object.entries(lock.packages).filter(([p]) => p.startsWith("node_modules/"))
 	.map(([p, v]) => (v.name || p.slice(p.lastIndexOf("node_modules/") + 13)) + "@" + v.version);
 console.log(JSON.stringify({bin: fs.existsSync(root + "/.bin"), resolved: [...new Set(named)].sort()}))'`,
-	tree: nodeRoot + "/node_modules", without: "./.package-lock.json",
+	tree: nodeRoot + "/node_modules", without: ".package-lock.json",
 	exactly: regexp.MustCompile(`^.[^@]*@=?v?\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]+)?$`),
 }

@@ -42,9 +42,13 @@ type MachineSpec struct {
 	Programs   []string    // interpreters or compilers that the image must have
 	Env        [][2]string // to find Programs by its PATH
 	Mounts     []Mount     // beside the layers
-	Egress     string      // none, public or allow; what comes of it is the node's to connect
+	Egress     string      // none, public or allow; what comes of it is the node's to connect, by EgressInterface
+	Resolver   string      // the address of the DNS that programs find there; "" for none
 	Again      bool        // a stateful machine of this ID was halted: it starts on its own disk, host ids and layers
 }
+
+// EgressInterface is the name of the one link that a machine with egress has beside its loopback.
+const EgressInterface = "egress0"
 
 // Mount is a thing of the host that a machine sees at Path, which is made where it is missing.
 type Mount struct {
@@ -89,7 +93,7 @@ type Machine interface {
 	NetworkNamespace() (*os.File, error)
 	// Ping asks the agent whether it answers. Error: Lost.
 	Ping(ctx context.Context) error
-	// Isolation is what was in force for the machine's first process, read from the kernel.
+	// Isolation is what is in force for the machine's first process, read from the kernel while that still waits.
 	Isolation() sandbox.Isolation
 	// Dead is closed when the machine has ended by itself or by Stop.
 	Dead() <-chan struct{}

@@ -162,6 +162,21 @@ func (p *Process) watch() {
 	close(p.dead)
 }
 
+// Alive asks the kernel.
+func (p *Process) Alive() bool {
+	raw, err := p.fd.SyscallConn()
+	if err != nil {
+		return false
+	}
+	alive := false
+	_ = raw.Control(func(fd uintptr) {
+		polled := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(polled, 0)
+		alive = err == nil && n == 0
+	})
+	return alive
+}
+
 // Dead is closed when the process has ended.
 func (p *Process) Dead() <-chan struct{} { return p.dead }
 

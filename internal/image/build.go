@@ -35,7 +35,7 @@ func (s *Store) build(ctx context.Context, r reference, progress func(Progress))
 	step := func(phase string, done, total int64) {
 		progress(Progress{Ref: ref, Phase: phase, Done: done, Total: total})
 	}
-	unlock, err := s.lock(ctx)
+	unlock, err := s.lock(ctx, buildLock)
 	if err != nil {
 		return Image{}, err
 	}
@@ -102,18 +102,18 @@ func (s *Store) layer(ctx context.Context, a *apt, spec layerSpec, step func(str
 		return "", nil
 	}
 	key := layerKey(a.suite, spec.lower, files)
-	if digest, ok := s.made(key); ok {
+	if digest, ok := s.recorded(s.madePath(key)); ok {
 		return digest, nil
 	}
 	step("download", 0, 100)
 	if err := a.download(ctx, spec.names, func(p int64) { step("download", p, 100) }); err != nil {
 		return "", err
 	}
-	dir, err := s.tempDir()
+	dir, release, err := s.tempDir()
 	if err != nil {
 		return "", err
 	}
-	defer s.removeTemp(dir)
+	defer release()
 	tree, stamp, err := s.assemble(ctx, a, dir, spec, files, step)
 	if err != nil {
 		return "", err
@@ -130,7 +130,7 @@ func (s *Store) layer(ctx context.Context, a *apt, spec layerSpec, step func(str
 	}); err != nil {
 		return "", sandbox.Errorf(sandbox.Internal, err, "the layer could not be written")
 	}
-	return s.keepLayer(key, out)
+	return s.takeIn(ctx, s.madePath(key), out)
 }
 
 // layerKey names a layer by what it is made of.
@@ -140,7 +140,7 @@ func layerKey(suite, lower string, files []debFile) string {
 	for _, f := range files {
 		fmt.Fprintln(h, f.sha256)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	return "deb\n" + hex.EncodeToString(h.Sum(nil))
 }
 
 // assemble puts the tree of a layer together below dir and answers where it lies.

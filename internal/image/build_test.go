@@ -381,7 +381,7 @@ func TestPruneTakesTheLongestUnused(t *testing.T) {
 	if err := os.Chtimes(s.refPath(pythonRef), old, old); err != nil {
 		t.Fatal(err)
 	}
-	removed, err := s.Prune(0, func(ref string) bool { return ref != pythonRef })
+	removed, err := s.Prune(0, Spare{Ref: func(ref string) bool { return ref != pythonRef }})
 	if err != nil || len(removed) != 1 || removed[0] != pythonRef {
 		t.Errorf("Prune = %v, %v; want python alone", removed, err)
 	}

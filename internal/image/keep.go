@@ -6,12 +6,12 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"outpost.run/outpost/sandbox"
 )
@@ -62,6 +62,16 @@ func (s *Store) Get(ref string) (Image, bool) {
 	if err != nil {
 		return Image{}, false
 	}
+	img, ok := s.imageOf(m)
+	if ok {
+		now := time.Now()
+		_ = os.Chtimes(path, now, now) // a use unnoted only moves it up in the order of removal
+	}
+	return img, ok
+}
+
+// imageOf is the image of a manifest, if its layers are all there.
+func (s *Store) imageOf(m manifest) (Image, bool) {
 	img := Image{Ref: m.Ref, Digest: m.digest(), Config: m.Config}
 	for _, l := range m.Layers {
 		if _, err := os.Stat(s.layerPath(l)); err != nil {
@@ -69,8 +79,6 @@ func (s *Store) Get(ref string) (Image, bool) {
 		}
 		img.Layers = append(img.Layers, s.layerPath(l))
 	}
-	now := time.Now()
-	_ = os.Chtimes(path, now, now) // a use unnoted only moves it up in the order of removal
 	return img, true
 }
 
@@ -112,93 +120,6 @@ func (s *Store) List() ([]Info, error) {
 	return all, nil
 }
 
-// Remove removes an image, and the layers that no other image has. Machines that have them mounted keep them. nil for
-// what is gone.
-func (s *Store) Remove(ref string) error {
-	r, err := parseReference(ref)
-	if err != nil {
-		return err
-	}
-	unlock, err := s.lock(s.ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := os.Remove(s.refPath(r.String())); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	_, err = s.dropOrphans()
-	return err
-}
-
-// Prune removes the images unused for longest until the layers together are at most budget bytes, and layers of no
-// image. It answers the references removed. keep (nil for none) says which may not go.
-func (s *Store) Prune(budget int64, keep func(ref string) bool) ([]string, error) {
-	unlock, err := s.lock(s.ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	all, err := s.List()
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(all, func(a, b Info) int { return a.UsedAt.Compare(b.UsedAt) })
-	var removed []string
-	for {
-		size, err := s.dropOrphans()
-		if err != nil || size <= budget {
-			return removed, err
-		}
-		i := slices.IndexFunc(all, func(i Info) bool { return keep == nil || !keep(i.Ref) })
-		if i < 0 {
-			return removed, nil
-		}
-		if err := os.Remove(s.refPath(all[i].Ref)); err != nil {
-			return removed, err
-		}
-		removed = append(removed, all[i].Ref)
-		all = slices.Delete(all, i, i+1)
-	}
-}
-
-// dropOrphans removes layers that no image has, and answers the size of those that stay. The store is locked.
-func (s *Store) dropOrphans() (int64, error) {
-	used := map[string]bool{}
-	refs, err := filepath.Glob(filepath.Join(s.dir, "refs", "*.json"))
-	if err != nil {
-		return 0, err
-	}
-	for _, path := range refs {
-		m, err := readManifest(path)
-		if err != nil {
-			return 0, err
-		}
-		for _, l := range m.Layers {
-			used[l] = true
-		}
-	}
-	layers, err := os.ReadDir(filepath.Join(s.dir, "layers"))
-	if err != nil {
-		return 0, err
-	}
-	var size int64
-	for _, e := range layers {
-		if !used[strings.TrimSuffix(e.Name(), ".erofs")] {
-			if err := os.Remove(filepath.Join(s.dir, "layers", e.Name())); err != nil {
-				return 0, err
-			}
-			continue
-		}
-		info, err := e.Info()
-		if err != nil {
-			return 0, err
-		}
-		size += info.Size()
-	}
-	return size, nil
-}
-
 // keep records an image whose layers are in the store.
 func (s *Store) keep(ref string, layers []string, config Config) (Image, error) {
 	m := manifest{Ref: ref, Layers: layers, Config: config, CreatedAt: time.Now().UTC()}
@@ -216,33 +137,6 @@ func (s *Store) keep(ref string, layers []string, config Config) (Image, error) 
 	return img, nil
 }
 
-// made gives the layer that was made under key, if it is still there.
-func (s *Store) made(key string) (digest string, ok bool) {
-	b, err := os.ReadFile(filepath.Join(s.dir, "made", key))
-	if err != nil {
-		return "", false
-	}
-	digest = string(b)
-	_, err = os.Stat(s.layerPath(digest))
-	return digest, err == nil
-}
-
-// keepLayer takes a finished layer file into the store under its content's sum.
-func (s *Store) keepLayer(key string, f *os.File) (digest string, err error) {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return "", err
-	}
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	digest = hex.EncodeToString(h.Sum(nil))
-	if err := errors.Join(f.Chmod(0o444), f.Sync(), os.Rename(f.Name(), s.layerPath(digest)), syncDir(filepath.Join(s.dir, "layers"))); err != nil {
-		return "", err
-	}
-	return digest, s.writeWhole(filepath.Join(s.dir, "made", key), []byte(digest))
-}
-
 // writeWhole writes a small file so that it is there in full or not at all, the power going off included.
 func (s *Store) writeWhole(path string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Join(s.dir, "tmp"), "file-")
@@ -250,6 +144,7 @@ func (s *Store) writeWhole(path string, b []byte) error {
 		return err
 	}
 	defer os.Remove(f.Name())
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) // else another process may take it for a leftover
 	_, err = f.Write(b)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err

@@ -22,9 +22,10 @@ type Store struct {
 	ctx   context.Context // of all builds; ended by Close
 	close context.CancelFunc
 
-	mu      sync.Mutex
-	flights map[string]*flight
-	work    sync.WaitGroup
+	mu       sync.Mutex
+	flights  map[string]*flight
+	expected map[string]bool // layers of images that are being made
+	work     sync.WaitGroup
 }
 
 // flight is one build under way and what its waiters see of it.
@@ -43,12 +44,12 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range []string{"", "layers", "made", "refs", "tmp", "apt"} {
+	for _, d := range []string{"", "layers", "made", "kept", "refs", "pins", "tmp", "apt"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, sandbox.Errorf(sandbox.Internal, err, "the image store can't be made")
 		}
 	}
-	s := &Store{dir: dir, flights: map[string]*flight{}}
+	s := &Store{dir: dir, flights: map[string]*flight{}, expected: map[string]bool{}}
 	s.ctx, s.close = context.WithCancel(context.Background())
 	if err := s.removeLeftovers(); err != nil {
 		return nil, sandbox.Errorf(sandbox.Internal, err, "what an interrupted image build left can't be removed")
@@ -123,7 +124,9 @@ func (s *Store) join(r reference) (*flight, error) {
 		}
 		f.err = typed(f.err)
 		s.mu.Lock()
-		delete(s.flights, ref)
+		if delete(s.flights, ref); len(s.flights) == 0 {
+			clear(s.expected)
+		}
 		s.mu.Unlock()
 		close(f.done)
 	})
@@ -156,9 +159,14 @@ func (s *Store) Building(ref string) (Progress, bool) {
 	return f.now, true
 }
 
-// lock takes the store for one build or removal, against other processes too.
-func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+// The locks hold against other processes too.
+const (
+	buildLock = "lock"  // for one build of packages
+	indexLock = "index" // for a moment: what layers there are, and who has them
+)
+
+func (s *Store) lock(ctx context.Context, name string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(s.dir, name), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -175,29 +183,36 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 		case <-ctx.Done():
 			f.Close()
 			return nil, ctx.Err()
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// removeLeftovers empties tmp, unless a build of another process is under way there.
+// removeLeftovers takes what killed builds left out of tmp. What is in use there is locked.
 func (s *Store) removeLeftovers() error {
-	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	entries, err := os.ReadDir(filepath.Join(s.dir, "tmp"))
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	entries, err := os.ReadDir(filepath.Join(s.dir, "tmp"))
-	if err != nil || len(entries) == 0 {
-		return err
-	}
-	if building, err := lockWithin(f, settling); building || err != nil {
-		return err
-	}
+	patience := time.Now().Add(settling)
 	for _, e := range entries {
-		err = errors.Join(err, s.removeTemp(filepath.Join(s.dir, "tmp", e.Name())))
+		err = errors.Join(err, s.removeLeftover(filepath.Join(s.dir, "tmp", e.Name()), time.Until(patience)))
 	}
 	return err
+}
+
+func (s *Store) removeLeftover(path string, patience time.Duration) error {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	defer f.Close()
+	if building, err := lockWithin(f, patience); building || err != nil {
+		return err
+	}
+	return s.removeTemp(path)
 }
 
 // settling is how long a killed build's children, which were between fork and exec, may hold its lock.
@@ -216,7 +231,34 @@ func lockWithin(f *os.File, patience time.Duration) (building bool, err error) {
 	}
 }
 
-func (s *Store) tempDir() (string, error) { return os.MkdirTemp(filepath.Join(s.dir, "tmp"), "build-") }
+// tempDir makes a folder in tmp, locked as long as it is in use; release removes it.
+func (s *Store) tempDir() (dir string, release func(), err error) {
+	for {
+		dir, err = os.MkdirTemp(filepath.Join(s.dir, "tmp"), "build-")
+		if err != nil {
+			return "", nil, full(err)
+		}
+		f, err := os.Open(dir)
+		if err == nil {
+			if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+				return dir, func() { _ = s.removeTemp(dir); f.Close() }, nil
+			}
+			f.Close()
+		}
+		// Another process took it for a leftover before it was locked.
+		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EWOULDBLOCK) {
+			return "", nil, err
+		}
+	}
+}
+
+// full names a full disk as what it is.
+func full(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return sandbox.Errorf(sandbox.Capacity, err, "the image store is full: an operator must make room for it (outpost image prune)")
+	}
+	return err
+}
 
 // removeTemp removes a build's folder, and refuses where something is mounted below it.
 func (s *Store) removeTemp(dir string) error {

@@ -21,6 +21,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"outpost.run/outpost/sandbox"
 )
 
 // Address is where a machine finds the proxy, in a network of its own.
@@ -127,7 +129,7 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !owned && u.Scheme != "https" && !plain {
 		return nil, errRefused
 	}
-	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && !owned && !public(ip) {
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && !owned && !sandbox.IsPublic(ip) {
 		return nil, errRefused
 	}
 	ctx := r.Context()
@@ -156,7 +158,7 @@ func (p *Proxy) dial(ctx context.Context, network, address string) (net.Conn, er
 	d.Control = func(_, to string, _ syscall.RawConn) error {
 		at, err := netip.ParseAddrPort(to)
 		_, found := p.found.Load(to)
-		if err != nil || !public(at.Addr()) && !(found && ctx.Value(overTLS{}) != nil) {
+		if err != nil || !sandbox.IsPublic(at.Addr()) && !(found && ctx.Value(overTLS{}) != nil) {
 			return errRefused
 		}
 		return nil

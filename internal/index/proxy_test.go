@@ -9,8 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
-	"net/url"
 	"os"
 	"regexp"
 	"strings"
@@ -423,21 +421,5 @@ func TestWhatIsTooMuch(t *testing.T) {
 	_, get := served(t, index.Pip, s.URL, nil)
 	if code, body := get("/pip/0/six/"); code != http.StatusBadGateway {
 		t.Errorf("%d %.200s", code, body)
-	}
-}
-
-func TestPublicAddresses(t *testing.T) {
-	for text, want := range map[string]bool{
-		"8.8.8.8": true, "2606:4700::1111": true, "::ffff:8.8.8.8": true, "127.0.0.1": false, "10.1.2.3": false, "172.31.0.1": false, "192.168.1.1": false,
-		"169.254.169.254": false, "100.64.0.1": false, "0.0.0.0": false, "224.0.0.1": false, "255.255.255.255": false, "198.18.0.1": false, "203.0.113.1": false,
-		"::1": false, "::": false, "fe80::1": false, "fd00::1": false, "ff02::1": false, "::ffff:10.0.0.1": false, "::ffff:127.0.0.1": false, "64:ff9b::7f00:1": false,
-		"2002:7f00:1::": false, "2001::1": false, "::7f00:1": false, "2001:db8::1": false, "fec0::1": false,
-	} {
-		if got := index.Public(netip.MustParseAddr(text)); got != want {
-			t.Errorf("%s: %v", text, got)
-		}
-	}
-	if _, err := url.Parse("http://127.1"); err != nil { // else the cases above test nothing
-		t.Error(err)
 	}
 }

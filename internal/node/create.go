@@ -121,7 +121,7 @@ func (n *Node) startAs(ctx context.Context, b *box, spec engine.MachineSpec) (en
 	}
 	spec.SandboxID, spec.Stateful = b.spec.ID, b.spec.Mode == sandbox.Stateful
 	spec.Security, spec.WorkingDir, spec.Env = b.spec.Security, b.spec.WorkingDir, environment(b, nil)
-	spec.Egress, spec.Mounts = b.spec.Network.Egress, append(n.mounts(b), spec.Mounts...)
+	spec.Egress, spec.Resolver, spec.Mounts = b.spec.Network.Egress, resolver(b.spec.Network), append(n.mounts(b), spec.Mounts...)
 	spec.Programs = languages[b.spec.Language].programs
 	limited, cancel := n.bounded(ctx, startTime)
 	defer cancel()

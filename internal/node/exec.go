@@ -123,6 +123,7 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	}
 	if b.spec.Mode == sandbox.Ephemeral {
 		defer n.end(m)
+		defer b.answer(m)()
 	}
 	if err := n.supply(ctx, b, m, &need); err != nil {
 		return n.notBegun(ctx, b, err)

@@ -15,6 +15,7 @@ import (
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/gpu"
 	"outpost.run/outpost/internal/image"
+	"outpost.run/outpost/internal/network"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
@@ -32,6 +33,7 @@ type Node struct {
 	engine engine.Engine
 	images Images
 	disks  *disk.Volumes
+	net    *network.Network
 	gpus   *gpu.Pool
 	log    *slog.Logger
 	ctx    context.Context // ends with Close
@@ -44,6 +46,7 @@ type Node struct {
 
 	mu        sync.Mutex
 	boxes     map[string]*box
+	wires     map[string]wire // by id of the machine
 	making    map[string]bool // ids of sandboxes that are no boxes yet, and may have disks and ports
 	machines  map[string]bool // ids of machines that have an owner, those being made included
 	synced    bool
@@ -67,6 +70,8 @@ type box struct {
 	isolation sandbox.Isolation
 	health    sandbox.Health
 	ports     []sandbox.Port // with their host ports
+	published []*network.Published
+	answers   engine.Machine // ephemeral: the one of the exec that its ports lead to
 	running   map[*execution]bool
 	status    sandbox.Status // Running, Stopped or LostNow
 	gone      bool
@@ -83,13 +88,14 @@ type Config struct {
 	Engine  engine.Engine
 	Images  Images
 	Volumes *disk.Volumes // nil: sandboxes can't have a disk
-	GPUs    *gpu.Pool     // nil: there are none
+	Network *network.Network
+	GPUs    *gpu.Pool // nil: there are none
 	Log     *slog.Logger
 }
 
 // New makes a node; Sync must be called before anything else.
 func New(c Config) *Node {
-	n := &Node{engine: c.Engine, images: c.Images, disks: c.Volumes, gpus: c.GPUs, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
+	n := &Node{engine: c.Engine, images: c.Images, disks: c.Volumes, net: c.Network, wires: map[string]wire{}, gpus: c.GPUs, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.news.more = make(chan struct{}, 1)
 	go n.sweepEvery(time.Minute)
@@ -202,6 +208,10 @@ func (n *Node) Close(ctx context.Context, stopAll bool) error {
 	go func() { n.ending.Wait(); close(done) }()
 	select {
 	case <-done:
+		for _, b := range boxes {
+			n.unpublish(b)
+		}
+		n.hangUp()
 		if e, ok := n.engine.(interface{ Close() }); ok {
 			e.Close()
 		}

@@ -4,13 +4,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"testing"
 
+	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/engine/container"
 	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/internal/image"
 	"outpost.run/outpost/internal/image/imagetest"
+	"outpost.run/outpost/internal/network"
 	"outpost.run/outpost/internal/node"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/internal/service/runtimepipe"
@@ -79,7 +82,12 @@ func (i *install) open() *node.Node {
 		i.t.Fatal(err)
 	}
 	i.t.Cleanup(i.engine.Close)
-	return node.New(node.Config{Engine: i.engine, Images: i.images, Log: slog.New(slog.NewTextHandler(i.t.Output(), nil))})
+	log := slog.New(slog.NewTextHandler(i.t.Output(), nil))
+	wires, err := network.Open(network.Options{Kernel: host.New(), Log: log, Interface: engine.EgressInterface, Bind: netip.MustParseAddr("127.0.0.1"), First: 32000, Last: 32099})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return node.New(node.Config{Engine: i.engine, Images: i.images, Network: wires, Log: log})
 }
 
 // left is what of the installation is on the host.

@@ -38,6 +38,7 @@ func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service
 		if s.Mode == sandbox.Stateful {
 			n.adopt(ctx, b, found[s.ID])
 		}
+		n.republish(b)
 		n.mu.Lock()
 		n.boxes[s.ID] = b
 		n.mu.Unlock()
@@ -127,6 +128,7 @@ func (n *Node) sweepEvery(every time.Duration) {
 		select {
 		case <-tick.C:
 			n.sweep(n.ctx)
+			n.republishAll()
 			n.sweepThings()
 		case <-n.ctx.Done():
 			return

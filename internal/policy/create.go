@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,10 +44,11 @@ func (p Policy) Create(r sandbox.CreateRequest, faults sandbox.Faults) (Sandbox,
 	s := Sandbox{
 		CreateWait: defaultCreateWait, Mode: sandbox.Ephemeral, Limits: p.limits(r.ResourceLimits, &faults), Env: r.Env,
 		WorkingDir: defaultDir, Security: p.security(r.Security, &faults, &below),
-		Network: sandbox.Network{Egress: "none", Allow: []string{}}, Labels: r.Labels, MaxConcurrency: defaultConcurrency,
+		Labels: r.Labels, MaxConcurrency: defaultConcurrency,
 		Ports: ports(r.Ports, &faults), Disk: p.disk(r, &faults), Health: health(r.HealthCheck, &faults),
 		TTLSecs: r.TTLSecs, IdleSecs: r.IdleTimeoutSecs,
 	}
+	s.Network = p.network(r.Network, s.Security.Preset, &faults, &below)
 	if r.Language == nil {
 		faults.Add("language", "is required; this server has %s", strings.Join(p.Languages(), ", "))
 	} else {
@@ -108,18 +108,6 @@ func (p Policy) checkLater(r sandbox.CreateRequest, faults *sandbox.Faults) {
 	if r.Image != nil && (*r.Image == "" || strings.ContainsFunc(*r.Image, func(c rune) bool { return c <= ' ' || c == 0x7f })) {
 		faults.Add("image", "must be an image reference, for example deb:trixie?include=python3")
 	}
-	for i, host := range allowed(r.Network) {
-		if host == "" || strings.ContainsAny(host, " \t\r\n\x00") {
-			faults.Add(fmt.Sprintf("network.allow[%d]", i), "must be a host, a *.host or a CIDR, with an optional port")
-		}
-	}
-}
-
-func allowed(n *sandbox.NetworkRequest) []string {
-	if n == nil {
-		return nil
-	}
-	return n.Allow
 }
 
 func sorted(f sandbox.Faults) sandbox.Faults {

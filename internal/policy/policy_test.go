@@ -37,6 +37,8 @@ func fieldsOf(err error) []string {
 func TestCreateRefusals(t *testing.T) {
 	narrow := policy.Default()
 	narrow.Floor = sandbox.Standard
+	highest := policy.Default()
+	highest.Floor = sandbox.Maximum
 	few := policy.Default()
 	few.Images = map[string]string{"python": "deb:trixie"}
 	open := policy.Default()
@@ -66,10 +68,16 @@ func TestCreateRefusals(t *testing.T) {
 		{"a language not served", few, create{Language: new("go")}, sandbox.UnsupportedLanguage, []string{"language"}},
 		{"fields not served, all of them", policy.Default(), python(func(r *create) {
 			r.Image, r.TTLSecs, r.DiskSizeGB = new("deb:trixie"), new(5), new(1)
-			r.Ports, r.Network = []sandbox.PortRequest{{GuestPort: new(80)}}, &sandbox.NetworkRequest{Egress: new("public")}
-		}), sandbox.NotSupported, []string{"image", "network", "ports"}},
+		}), sandbox.NotSupported, []string{"image"}},
 		{"a wrong value of a field not served", policy.Default(), python(func(r *create) { r.ResourceLimits = &sandbox.LimitsRequest{GPU: new("T4")} }), sandbox.Invalid, []string{"resource_limits.gpu"}},
 		{"egress none", policy.Default(), python(func(r *create) { r.Network = &sandbox.NetworkRequest{Egress: new("none")} }), "", nil},
+		{"a list without egress allow", policy.Default(), python(func(r *create) { r.Network = &sandbox.NetworkRequest{Allow: []string{"a.example"}} }), sandbox.Invalid, []string{"network.allow"}},
+		{"egress allow without a list", policy.Default(), python(func(r *create) { r.Network = &sandbox.NetworkRequest{Egress: new("allow")} }), sandbox.Invalid, []string{"network.allow"}},
+		{"what can't be a destination", policy.Default(), python(func(r *create) {
+			r.Network = &sandbox.NetworkRequest{Egress: new("allow"), Allow: []string{"a.example", "10.0.0.0/8", "a\x00.b", "*.c:443"}}
+		}), sandbox.Invalid, []string{"network.allow[1]", "network.allow[2]"}},
+		{"egress below the floor", highest, python(func(r *create) { r.Network = &sandbox.NetworkRequest{Egress: new("public")} }), sandbox.PolicyFloor, []string{"network.egress"}},
+		{"too many ports", policy.Default(), python(func(r *create) { r.Ports = make([]sandbox.PortRequest, 65) }), sandbox.Invalid, []string{"ports"}},
 		{"a microVM", policy.Default(), python(func(r *create) { r.Security = &sandbox.SecurityRequest{JailerEnabled: new(true)} }), sandbox.MicroVMUnavailable, []string{"security.jailer_enabled"}},
 		{"no seccomp", policy.Default(), python(func(r *create) { r.Security = &sandbox.SecurityRequest{SeccompEnabled: new(false)} }), sandbox.PolicyFloor, []string{"security.seccomp_enabled"}},
 		{"no seccomp, allowed", open, python(func(r *create) { r.Security = &sandbox.SecurityRequest{SeccompEnabled: new(false)} }), "", nil},
@@ -93,7 +101,7 @@ func TestWhatIsLeftOutIsFilledIn(t *testing.T) {
 		Language: "python", Image: "deb:trixie?include=python3", CreateWait: 60e9, Mode: sandbox.Ephemeral,
 		Limits: sandbox.Limits{MemoryMB: 512, CPUCores: 1, TimeoutMS: 30000, DiskMB: 512, Pids: 256}, WorkingDir: "/workspace",
 		Security: sandbox.Security{SeccompEnabled: true, User: "sandbox", Preset: sandbox.Standard},
-		Network:  sandbox.Network{Egress: "none", Allow: []string{}}, MaxConcurrency: 16, Ports: []sandbox.Port{},
+		Network:  sandbox.Network{Egress: "public", Allow: []string{}}, MaxConcurrency: 16, Ports: []sandbox.Port{},
 		Health: sandbox.HealthCheck{IntervalSecs: 30, TimeoutSecs: 10, Retries: 3, StartPeriodSecs: 60},
 	}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
@@ -117,6 +125,9 @@ func TestPresets(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := tc.policy.Create(python(func(r *create) { r.Security = tc.req }), nil)
+			if egress := map[bool]string{true: "none", false: "public"}[tc.want.Preset == sandbox.Maximum]; got.Network.Egress != egress {
+				t.Errorf("egress is %s", got.Network.Egress)
+			}
 			if got.Security != tc.want || err != nil {
 				t.Errorf("security = %+v, %v, want %+v", got.Security, err, tc.want)
 			}

@@ -6,9 +6,16 @@ import (
 	"outpost.run/outpost/sandbox"
 )
 
+// MaxPorts is how many ports a sandbox can have.
+const MaxPorts = 64
+
 // ports are those to publish; host port 0 is one that the runtime chooses.
 func ports(asked []sandbox.PortRequest, faults *sandbox.Faults) []sandbox.Port {
 	list := make([]sandbox.Port, 0, len(asked))
+	if len(asked) > MaxPorts {
+		faults.Add("ports", "has more than %d entries", MaxPorts)
+		return list
+	}
 	seen := map[string]int{}
 	for i, r := range asked {
 		if r.GuestPort == nil {

@@ -20,6 +20,7 @@ type call struct {
 	caller    service.Caller
 	namespace string // of the path; "" where it has none
 	id        string // of the path
+	guestPort string // of the path
 	rawQuery  string
 	body      []byte
 	once      bool // it has an Idempotency-Key
@@ -40,7 +41,7 @@ func (c *call) lasting() context.Context {
 func (s *Server) handle(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		traceOf(r).route = rt.path
-		c := &call{ctx: r.Context(), id: pathValue(r, "id"), namespace: pathValue(r, "namespace"), rawQuery: r.URL.RawQuery}
+		c := &call{ctx: r.Context(), id: pathValue(r, "id"), namespace: pathValue(r, "namespace"), guestPort: pathValue(r, "guest_port"), rawQuery: r.URL.RawQuery}
 		if err := s.admit(w, r, rt, c); err != nil {
 			s.fail(w, r, err)
 			return

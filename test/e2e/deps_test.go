@@ -143,7 +143,7 @@ func TestDependenciesThatCantBeInstalledSayWhy(t *testing.T) {
 	x.wheel("needy", "1.0", map[string]string{"INFO/METADATA": "Metadata-Version: 2.1\nName: needy\nVersion: 1.0\nRequires-Dist: not-there\n"})
 	x.put("/pip/forged/", []byte(`<a href="../files/forged-1.0-py3-none-any.whl#sha256=`+strings.Repeat("0", 64)+`">x</a>`))
 	x.put("/pip/files/forged-1.0-py3-none-any.whl", x.files["/pip/files/greet-1.0.0-py3-none-any.whl"])
-	x.put("/pip/astray/", fmt.Appendf(nil, `<a href="http://127.0.0.1:%s/secret/astray-1.0-py3-none-any.whl">x</a>`, s.Address()[strings.LastIndexByte(s.Address(), ':')+1:]))
+	x.put("/pip/astray/", fmt.Appendf(nil, `<a href="http://127.0.0.1:%s/secret/astray-1.0-py3-none-any.whl">x</a>`, portIn(s.Address())))
 	for _, tc := range []struct {
 		deps []string
 		want string // in the installer's words
@@ -184,7 +184,7 @@ def attempt(what, f):
 def write(path): open(path, 'w')
 def reach(host, port):
     socket.create_connection((host, port), 3)
-secret, port, daemon = '` + indexSecret[4:] + `', ` + port(x.URL) + `, ` + port(s.Address()) + `
+secret, port, daemon = '` + indexSecret[4:] + `', ` + portIn(x.URL) + `, ` + portIn(s.Address()) + `
 if secret in repr(os.environ) + open('/proc/self/environ').read(): said.append('the secret is in the environment')
 for pid in filter(str.isdigit, os.listdir('/proc')):
     try:
@@ -233,7 +233,7 @@ except OSError: pass
 	}
 }
 
-func port(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
+func portIn(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
 
 // TestAnInstallationEndsWithItsLastWaiter, and the machine with it.
 func TestAnInstallationEndsWithItsLastWaiter(t *testing.T) {

@@ -165,8 +165,16 @@ func TestTheEnvironmentIsTheContracts(t *testing.T) {
 	}
 }
 
-func TestTheNetworkIsAnEmptyOneOfItsOwn(t *testing.T) {
-	inEveryPreset(t, `
+func TestTheNetworkOfEgressNoneIsAnEmptyOneOfItsOwn(t *testing.T) {
+	leakCheck(t, shared)
+	for _, p := range presets {
+		r := in(p)
+		r.Network = egress("none")
+		t.Run(string(p), func(t *testing.T) { findings(t, shared.once(t, r, emptyNetwork)) })
+	}
+}
+
+const emptyNetwork = `
 import os, socket, errno
 if (n := [l.split(":")[0].strip() for l in open("/proc/net/dev").readlines()[2:]]) != ["lo"]: print("interfaces:", n)
 if r := open("/proc/net/route").readlines()[1:]: print("routes:", r)
@@ -184,8 +192,7 @@ for address in ("1.1.1.1", "169.254.169.254", "10.0.0.1"):
 s = socket.socket(); s.bind(("127.0.0.1", 80)); s.listen()
 c = socket.create_connection(("127.0.0.1", 80), 2)
 if socket.gethostname() != "sandbox": print("hostname", socket.gethostname())
-`)
-}
+`
 
 func TestFilesOfTheKernelThatTellOfTheHostAreEmpty(t *testing.T) {
 	inEveryPreset(t, `

@@ -25,6 +25,7 @@ type server struct {
 	*client.Client
 	dir   string
 	flags []string
+	at    *site // nil: the host itself
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the process is gone and its log has ended
 
@@ -45,6 +46,11 @@ func newServer(t *testing.T, flags ...string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.endWith(t)
+	return s
+}
+
+func (s *server) endWith(t *testing.T) {
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the server's last words:\n%s", s.lastWords())
@@ -56,7 +62,6 @@ func newServer(t *testing.T, flags ...string) *server {
 		}
 		s.discard(t)
 	})
-	return s
 }
 
 // start starts a server on dir, with the images of the tests, and waits until it is ready.
@@ -70,14 +75,14 @@ func start(dir string, flags ...string) (*server, error) {
 
 func (s *server) start() error {
 	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--data-dir", s.dir, "--rate-limit-per-minute", "0"}, s.flags...)
-	s.cmd = exec.Command(binary, args...)
+	s.cmd = s.at.command(binary, args...)
 	s.cmd.Env = append(os.Environ(), "OUTPOST_ADMIN_TOKEN="+adminToken, "OUTPOST_E2E_CANARY=a variable of the host")
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		return err
 	}
-	if err := s.cmd.Start(); err != nil {
+	if err := s.at.start(s.cmd); err != nil {
 		return err
 	}
 	s.ended = make(chan struct{})
@@ -85,7 +90,7 @@ func (s *server) start() error {
 	go s.follow(bufio.NewScanner(stderr), address)
 	select {
 	case a := <-address:
-		s.Client, err = client.New(a, adminToken)
+		s.Client, err = client.New(a, adminToken, client.WithHTTPClient(s.at.client()))
 		return err
 	case <-s.ended:
 		return fmt.Errorf("the server ended before it was ready: %v\n%s", s.err, s.lastWords())

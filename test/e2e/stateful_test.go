@@ -417,3 +417,59 @@ func TestWhatTheServerSaysOfItselfAndItsCallers(t *testing.T) {
 		t.Errorf("images: %+v, %v", images, err)
 	}
 }
+
+// serveOn starts a server in a stateful sandbox, on its loopback, that answers with the status in a file.
+const serveOn = `
+import subprocess
+open("status", "w").write("200")
+open("server.py", "w").write('''
+import http.server
+class H(http.server.BaseHTTPRequestHandler):
+	def do_GET(self):
+		self.send_response(int(open("status").read()) if self.path == "/health?x=1" else 404)
+		self.end_headers()
+	def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", 8099), H).serve_forever()
+''')
+p = subprocess.Popen(["python3", "server.py"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+open("pid", "w").write(str(p.pid))
+`
+
+func TestHealthByHTTPAndByPortsThatWereOnceOpen(t *testing.T) {
+	leakCheck(t, shared)
+	byHTTP, byPort := stateful(), stateful()
+	byHTTP.HealthCheck = &sandbox.HealthCheckRequest{
+		IntervalSecs: new(1), TimeoutSecs: new(5), Retries: new(1), HTTP: &sandbox.HTTPCheckRequest{Port: new(8099), Path: new("/health?x=1")},
+	}
+	byPort.HealthCheck = &sandbox.HealthCheckRequest{IntervalSecs: new(1), TimeoutSecs: new(5), Retries: new(1)}
+	byPort.Ports = []sandbox.PortRequest{{GuestPort: new(8099)}}
+	for _, r := range []sandbox.CreateRequest{byHTTP, byPort} {
+		made := shared.box(t, r)
+		await := func(what string, wanted func(sandbox.Health) bool) {
+			t.Helper()
+			for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+				got, err := shared.Get(t.Context(), made.ID)
+				if err != nil || time.Now().After(end) {
+					t.Fatalf("%s: health is %+v, %v", what, got.Health, err)
+				}
+				if wanted(got.Health) {
+					return
+				}
+			}
+		}
+		checkedSince := func(at sandbox.Time) func(sandbox.Health) bool {
+			return func(h sandbox.Health) bool { return h.Status == sandbox.Healthy && h.CheckedAt.After(at.Time) }
+		}
+		clean(t, shared.python(t, made.ID, serveOn))
+		clean(t, shared.python(t, made.ID, "import socket\nwhile socket.socket().connect_ex(('127.0.0.1', 8099)): pass"))
+		await("with its server", checkedSince(sandbox.Now()))
+		if r.HealthCheck.HTTP != nil {
+			clean(t, shared.python(t, made.ID, "open('status', 'w').write('500')"))
+			await("with a server that fails", func(h sandbox.Health) bool { return h.Status == sandbox.Unhealthy })
+			clean(t, shared.python(t, made.ID, "open('status', 'w').write('302')"))
+			await("with a server that leads elsewhere", func(h sandbox.Health) bool { return h.Status == sandbox.Healthy })
+		}
+		clean(t, shared.python(t, made.ID, "import os; os.kill(int(open('pid').read()), 9)"))
+		await("without its server", func(h sandbox.Health) bool { return h.Status == sandbox.Unhealthy })
+	}
+}

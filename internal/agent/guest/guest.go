@@ -113,6 +113,9 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 	if err != nil {
 		return err
 	}
+	if err := nameServer(s.Resolver); err != nil {
+		return err
+	}
 	if err := makePlaces(); err != nil {
 		return err
 	}

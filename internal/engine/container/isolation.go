@@ -1,14 +1,17 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"outpost.run/outpost/internal/disk"
+	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/sandbox"
 )
@@ -62,19 +65,55 @@ var protections = []struct {
 	{"read_only_root", func(m *machine) bool { return m.spec.Security.Preset == sandbox.Maximum }, func(p *place, s *seen) bool {
 		return s.root.Flags&unix.ST_RDONLY != 0
 	}},
-	{"no_egress", func(m *machine) bool { return m.spec.Egress == "none" || m.spec.Egress == "" }, func(p *place, s *seen) bool { return s.onlyLoopback }},
+	{"no_egress", func(m *machine) bool { return !hasEgress(m) }, func(p *place, s *seen) bool { return slices.Equal(s.links, []string{"lo"}) }},
+	{"egress_filtered", hasEgress, func(p *place, s *seen) bool {
+		slices.Sort(s.links)
+		return slices.Equal(s.links, []string{engine.EgressInterface, "lo"}) && onlyWay(s.proc)
+	}},
 }
 
 func always(*machine) bool { return true }
 
+func hasEgress(m *machine) bool { return m.spec.Egress != "" && m.spec.Egress != "none" }
+
+// onlyWay: everything but the loopback goes by the link that ends in the daemon.
+func onlyWay(proc string) bool {
+	four, err := os.ReadFile(proc + "/net/route")
+	if err != nil {
+		return false
+	}
+	way := false
+	for i, line := range strings.Split(strings.TrimSpace(string(four)), "\n") {
+		f := strings.Fields(line)
+		if i == 0 || len(f) < 2 { // the heading
+			continue
+		}
+		if f[0] != engine.EgressInterface {
+			return false
+		}
+		way = way || f[1] == "00000000"
+	}
+	six, err := os.ReadFile(proc + "/net/ipv6_route")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false
+	}
+	for line := range strings.Lines(string(six)) {
+		f := strings.Fields(line)
+		if last := f[len(f)-1]; last != engine.EgressInterface && last != "lo" {
+			return false
+		}
+	}
+	return way
+}
+
 // seen is what the kernel says of a place's parked process.
 type seen struct {
-	proc, agent  string // /proc/PID
-	status       map[string]string
-	nofile       string
-	limits       host.CgroupLimits
-	root         unix.Statfs_t
-	onlyLoopback bool
+	proc, agent string // /proc/PID
+	status      map[string]string
+	nofile      string
+	limits      host.CgroupLimits
+	root        unix.Statfs_t
+	links       []string
 }
 
 // Isolation implements engine.Exec.
@@ -115,8 +154,12 @@ func (p *place) look() *seen {
 		}
 	}
 	_ = unix.Statfs(s.proc+"/root/", &s.root)
-	dev, err := os.ReadFile(s.proc + "/net/dev")
-	s.onlyLoopback = err == nil && strings.Count(string(dev), ":") == 1 && strings.Contains(string(dev), "lo:")
+	dev, _ := os.ReadFile(s.proc + "/net/dev")
+	for line := range strings.Lines(string(dev)) {
+		if name, _, is := strings.Cut(line, ":"); is {
+			s.links = append(s.links, strings.TrimSpace(name))
+		}
+	}
 	return s
 }
 

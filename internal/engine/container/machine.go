@@ -50,7 +50,19 @@ func (m *machine) Handle() engine.Handle {
 }
 
 // Isolation implements engine.Machine.
-func (m *machine) Isolation() sandbox.Isolation { return m.isolation }
+func (m *machine) Isolation() sandbox.Isolation {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.look()
+	return m.isolation
+}
+
+// look reads what is in force while the first process waits: what is added to a machine after its start counts, too.
+func (m *machine) look() {
+	if m.first != nil {
+		m.isolation = m.first.Isolation()
+	}
+}
 
 // Dead implements engine.Machine.
 func (m *machine) Dead() <-chan struct{} { return m.process.Dead() }
@@ -60,6 +72,9 @@ func (m *machine) Park(ctx context.Context, x engine.ExecSpec) (engine.Exec, err
 	m.mu.Lock()
 	first := m.first
 	if first != nil && first.user == x.User && sameLimits(first.limits, x.Limits) {
+		if m.isolation.Engine == "" {
+			m.look()
+		}
 		m.first = nil
 		m.mu.Unlock()
 		return first, nil
@@ -135,7 +150,7 @@ func (e *Engine) Recover(ctx context.Context, h engine.Handle) (engine.Machine, 
 	if err != nil {
 		return nil, sandbox.Errorf(sandbox.Lost, err, "the machine was lost")
 	}
-	m.first, m.isolation = p, p.Isolation()
+	m.first = p
 	return m, nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/sandbox"
 )
 
 // Attach implements engine.Machine.
@@ -42,7 +43,17 @@ func (m *machine) Detach(ctx context.Context, path string) error {
 }
 
 // NetworkNamespace implements engine.Machine.
-func (m *machine) NetworkNamespace() (*os.File, error) { return m.namespace("net") }
+func (m *machine) NetworkNamespace() (*os.File, error) {
+	ns, err := m.namespace("net")
+	if err != nil {
+		return nil, sandbox.Errorf(sandbox.Lost, err, "the machine was lost")
+	}
+	if !m.process.Alive() { // else its pid was its own when it was looked up, and not another process's
+		ns.Close()
+		return nil, sandbox.Errorf(sandbox.Lost, nil, "the machine was lost")
+	}
+	return ns, nil
+}
 
 func (m *machine) namespace(kind string) (*os.File, error) {
 	return os.Open(fmt.Sprintf("/proc/%d/ns/%s", m.process.Pid, kind))

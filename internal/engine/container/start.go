@@ -264,7 +264,7 @@ func (m *machine) furnish(ctx context.Context, _ *host.Undo) error {
 	s := m.spec
 	_, err = conn.Setup(agent.Setup{
 		Hostname: "sandbox", ShmBytes: int64(s.Limits.MemoryMB) << 19, CPUs: cores(s.Limits), WorkingDir: s.WorkingDir, User: s.Security.User,
-		ReadOnly: s.Security.Preset == sandbox.Maximum, Writable: []string{"/tmp"}, Programs: s.Programs, Env: s.Env, Stays: s.Stateful, Mounts: points,
+		ReadOnly: s.Security.Preset == sandbox.Maximum, Writable: []string{"/tmp"}, Programs: s.Programs, Env: s.Env, Stays: s.Stateful, Resolver: s.Resolver, Mounts: points,
 	}, tree, append(trees, join...)...)
 	return err
 }
@@ -334,6 +334,6 @@ func (m *machine) parkFirst(ctx context.Context, _ *host.Undo) error {
 	if err != nil {
 		return err
 	}
-	m.first, m.isolation = p, p.Isolation()
+	m.first = p
 	return nil
 }

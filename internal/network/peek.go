@@ -1,0 +1,155 @@
+package network
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"outpost.run/outpost/sandbox"
+)
+
+// named is the machine's side of a connection that is allowed by a name: before a byte is passed on, what it says of the
+// name it wants must be allowed, too. That is TLS's server name and HTTP's host; of another protocol nothing is known but
+// the address.
+type named struct {
+	from    deadlineReader
+	allowed func(host string) bool
+	begun   bool
+	rest    io.Reader
+}
+
+type deadlineReader interface {
+	io.Reader
+	SetReadDeadline(time.Time) error
+}
+
+const (
+	maxHello  = 64 << 10
+	helloTime = 30 * time.Second // from the first byte to the end of what says the name
+)
+
+var errName = errors.New("another name than those allowed")
+
+func (n *named) Read(b []byte) (int, error) {
+	if !n.begun {
+		n.begun = true
+		seen, err := n.begin()
+		if err != nil {
+			return 0, err
+		}
+		n.rest = io.MultiReader(bytes.NewReader(seen), n.from)
+	}
+	return n.rest.Read(b)
+}
+
+// begin reads what says the name, and gives what it has read.
+func (n *named) begin() ([]byte, error) {
+	first := make([]byte, 4096)
+	got, err := n.from.Read(first)
+	if got == 0 {
+		if err == io.EOF { // nothing was ever said
+			return nil, nil
+		}
+		return nil, err
+	}
+	var seen bytes.Buffer
+	source := io.TeeReader(io.LimitReader(io.MultiReader(bytes.NewReader(first[:got]), n.from), maxHello), &seen)
+	if err := n.from.SetReadDeadline(time.Now().Add(helloTime)); err != nil {
+		return nil, err
+	}
+	ok := true
+	switch {
+	case first[0] == 0x16: // a TLS handshake. Source: RFC 8446, section 5.1
+		name, err := serverName(source)
+		ok = err == nil && n.allowed(sandbox.CleanHost(name))
+	case mayBeHTTP(first[:got]):
+		ok = n.httpHosts(source)
+	}
+	if !ok {
+		return nil, errName
+	}
+	if err := n.from.SetReadDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	if seen.Len() < got { // not all of the first bytes were looked at
+		return append(seen.Bytes(), first[seen.Len():got]...), nil
+	}
+	return seen.Bytes(), nil
+}
+
+// serverName reads a ClientHello as crypto/tls does and gives the name it asks for.
+func serverName(from io.Reader) (string, error) {
+	name, stop := "", errors.New("seen")
+	err := tls.Server(readOnly{from}, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		name = hello.ServerName
+		return nil, stop
+	}}).Handshake()
+	if errors.Is(err, stop) {
+		return name, nil
+	}
+	return "", err
+}
+
+// readOnly is a connection from which a handshake is read and to which nothing goes.
+type readOnly struct{ io.Reader }
+
+func (readOnly) Write(b []byte) (int, error)      { return len(b), nil }
+func (readOnly) Close() error                     { return nil }
+func (readOnly) LocalAddr() net.Addr              { return nil }
+func (readOnly) RemoteAddr() net.Addr             { return nil }
+func (readOnly) SetDeadline(time.Time) error      { return nil }
+func (readOnly) SetReadDeadline(time.Time) error  { return nil }
+func (readOnly) SetWriteDeadline(time.Time) error { return nil }
+
+// mayBeHTTP: a method could begin so. What ends before the version is no request of HTTP/1.
+func mayBeHTTP(b []byte) bool {
+	line := bytes.TrimLeft(b, "\r\n")
+	for i, c := range line {
+		if c == ' ' || c == '\t' {
+			return i > 0
+		}
+		if i > 20 || !(c == '-' || c == '_' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z') {
+			return false
+		}
+	}
+	return true
+}
+
+// httpHosts: every host that the first request names is allowed, in its target as in its Host. A text that is no request
+// passes: it will be none for the server either.
+func (n *named) httpHosts(from io.Reader) bool {
+	r := bufio.NewReaderSize(from, 4096)
+	for { // servers pass over empty lines before a request
+		c, err := r.ReadByte()
+		if err != nil {
+			return true
+		}
+		if c != '\r' && c != '\n' {
+			_ = r.UnreadByte()
+			break
+		}
+	}
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return err == io.EOF && len(line) < maxHello/2
+	}
+	if !bytes.Contains([]byte(line), []byte("HTTP/1.")) {
+		return true
+	}
+	req, err := http.ReadRequest(bufio.NewReader(io.MultiReader(bytes.NewReader([]byte(line)), r)))
+	if err != nil { // nor would it be sure what a server makes of it
+		return false
+	}
+	return n.hostAllowed(req.Host) && (req.URL.Host == "" || n.hostAllowed(req.URL.Host))
+}
+
+func (n *named) hostAllowed(host string) bool {
+	u := url.URL{Host: host}
+	return n.allowed(sandbox.CleanHost(u.Hostname()))
+}

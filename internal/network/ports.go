@@ -1,0 +1,252 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"outpost.run/outpost/sandbox"
+)
+
+// Target gives the network namespace of the machine that answers at a port now; nil for none.
+type Target func() *os.File
+
+// Published is one open port.
+type Published struct {
+	Port sandbox.Port // with its host port
+
+	net    *Network
+	target Target
+	stream net.Listener    // of tcp
+	socket *net.UDPConn    // of udp
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+	conns  budget
+
+	mu       sync.Mutex
+	closed   bool
+	open     map[*through]bool               // tcp connections
+	sessions map[netip.AddrPort]*portSession // udp, by client
+}
+
+// insideTime is how long a server inside may take to accept.
+const insideTime = 10 * time.Second
+
+// Publish opens a port: host port 0 is any that is free.
+//
+// Errors: PortNotAllowed, PortInUse, Capacity (none is free).
+func (n *Network) Publish(p sandbox.Port, target Target) (*Published, error) {
+	pub := &Published{Port: p, net: n, target: target, open: map[*through]bool{}, sessions: map[netip.AddrPort]*portSession{}}
+	pub.conns.most = portConnections
+	if err := pub.listen(); err != nil {
+		return nil, err
+	}
+	pub.ctx, pub.cancel = context.WithCancel(context.Background())
+	if pub.stream != nil {
+		pub.work.Go(pub.accept)
+	} else {
+		pub.work.Go(pub.receive)
+	}
+	return pub, nil
+}
+
+func (p *Published) listen() error {
+	n := p.net
+	if fixed := p.Port.HostPort; fixed != 0 {
+		if fixed < n.first || fixed > n.last {
+			return sandbox.Errorf(sandbox.PortNotAllowed, nil, "host port %d is outside of those that the operator gives, %d to %d; 0 takes a free one", fixed, n.first, n.last)
+		}
+		err := p.bind(fixed)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return sandbox.Errorf(sandbox.PortInUse, err, "host port %d is taken; 0 takes a free one", fixed)
+		}
+		return unbound(err)
+	}
+	count := n.last - n.first + 1
+	for range count {
+		port := n.first + int(n.turn.Add(1)-1)%count
+		if err := p.bind(port); !errors.Is(err, syscall.EADDRINUSE) {
+			return unbound(err)
+		}
+	}
+	e := sandbox.Errorf(sandbox.Capacity, nil, "all ports from %d to %d are taken: delete sandboxes with ports, or have the operator widen ports.range", n.first, n.last)
+	e.RetryAfterSecs = 60
+	return e
+}
+
+func unbound(err error) error {
+	if err == nil {
+		return nil
+	}
+	return sandbox.Errorf(sandbox.Internal, err, "the port could not be opened")
+}
+
+// bind takes the family of the address alone: an unspecified one would else mean both.
+func (p *Published) bind(port int) (err error) {
+	family := "6"
+	if p.net.bind.Is4() {
+		family = "4"
+	}
+	at := netip.AddrPortFrom(p.net.bind, uint16(port))
+	if p.Port.Protocol == "udp" {
+		p.socket, err = net.ListenUDP("udp"+family, net.UDPAddrFromAddrPort(at))
+	} else {
+		p.stream, err = net.ListenTCP("tcp"+family, net.TCPAddrFromAddrPort(at))
+	}
+	if err == nil {
+		p.Port.HostPort = port
+	}
+	return err
+}
+
+// Reset ends all connections; the port stays open.
+func (p *Published) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for t := range p.open {
+		t.reset()
+	}
+	for _, s := range p.sessions {
+		s.end()
+	}
+}
+
+// Close closes the port and ends all its connections.
+func (p *Published) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.cancel()
+	if p.stream != nil {
+		p.stream.Close()
+	} else {
+		p.socket.Close()
+	}
+	p.Reset()
+	p.work.Wait()
+}
+
+func (p *Published) accept() {
+	for {
+		conn, err := p.stream.Accept()
+		if p.ctx.Err() != nil {
+			if err == nil {
+				conn.Close()
+			}
+			return
+		}
+		if err != nil { // no descriptors: others give some back
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		p.admit(conn.(*net.TCPConn))
+	}
+}
+
+// admit begins to copy, or ends the connection at once.
+func (p *Published) admit(out *net.TCPConn) {
+	t := &through{out: out}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed || !p.conns.take(1):
+		t.reset()
+		return
+	case !p.net.ports.take(1):
+		p.conns.give(1)
+		t.reset()
+		return
+	}
+	p.open[t] = true
+	p.work.Go(func() {
+		defer func() {
+			p.mu.Lock()
+			delete(p.open, t)
+			p.mu.Unlock()
+			p.net.ports.give(1)
+			p.conns.give(1)
+		}()
+		t.run(p)
+	})
+}
+
+// Dial connects to a server inside a machine by its loopback, IPv4 first: programs listen there by default, and all that
+// listen everywhere are found there, too.
+func (n *Network) Dial(ctx context.Context, ns *os.File, protocol string, port int) (net.Conn, error) {
+	if ns == nil {
+		return nil, syscall.ECONNREFUSED
+	}
+	conn, err := n.inside.Dial(ctx, ns, protocol, netip.AddrPortFrom(loopback4, uint16(port)))
+	if err != nil && ctx.Err() == nil {
+		if six, err6 := n.inside.Dial(ctx, ns, protocol, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(port))); err6 == nil {
+			return six, nil
+		}
+	}
+	return conn, err
+}
+
+var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// through is one tcp connection from a client to a server inside.
+type through struct {
+	out *net.TCPConn
+
+	mu    sync.Mutex
+	in    *net.TCPConn
+	ended bool
+}
+
+// reset ends both sides so that they see it was no ordinary end.
+func (t *through) reset() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
+	for _, c := range []*net.TCPConn{t.out, t.in} {
+		if c != nil {
+			_ = c.SetLinger(0)
+			c.Close()
+		}
+	}
+}
+
+func (t *through) run(p *Published) {
+	ctx, cancel := context.WithTimeout(p.ctx, insideTime)
+	conn, err := p.net.Dial(ctx, p.target(), "tcp", p.Port.GuestPort)
+	cancel()
+	if err != nil {
+		t.reset()
+		return
+	}
+	t.mu.Lock()
+	t.in = conn.(*net.TCPConn)
+	ended := t.ended
+	t.mu.Unlock()
+	if ended {
+		t.reset()
+		return
+	}
+	var back sync.WaitGroup
+	back.Go(func() { t.pass(t.out, t.in) })
+	t.pass(t.in, t.out)
+	back.Wait()
+	t.out.Close()
+	t.in.Close()
+}
+
+// pass copies one way by splice(2): no byte comes into this process. The end of one way is passed on alone.
+func (t *through) pass(to, from *net.TCPConn) {
+	if _, err := to.ReadFrom(from); err != nil {
+		t.reset()
+		return
+	}
+	_ = to.CloseWrite()
+}
+
+// Connections are those that are open now; of udp, its sessions.
+func (p *Published) Connections() int { return int(p.conns.used.Load()) }
