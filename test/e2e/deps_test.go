@@ -376,7 +376,7 @@ func TestCompiledDependencies(t *testing.T) {
 }
 
 func TestDebianPackages(t *testing.T) {
-	s, x := depsServer(t, withPip)
+	s, x := depsServer(t, withPip, withPip+",jq", "deb:trixie?include=jq,python3", "deb:trixie?include=jq")
 	greeting(x, "1.0.0")
 	const code = "import subprocess, greet; print(subprocess.check_output(['jq', '.a'], input='{\"a\": 7}', text=True).strip()); greet.main()"
 	r := s.executed(t, "python", code, "apt:jq", "greet==1.0.0")
