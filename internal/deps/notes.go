@@ -5,7 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 )
 
@@ -15,21 +15,36 @@ type note struct {
 	InstalledAt time.Time
 }
 
-// notesFor is how long the note of a set that nobody asks for is kept; its layer goes by the image store's budget.
-const notesFor = 90 * 24 * time.Hour
+// notesMost is how many are kept. A note that goes early costs an installation; layers go by the image store's budget.
+const notesMost = 10_000
 
 func openNotes(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	files, err := os.ReadDir(dir)
-	for _, f := range files {
-		info, statErr := f.Info()
-		if statErr == nil && (time.Since(info.ModTime()) > notesFor || !strings.HasSuffix(f.Name(), ".json")) {
-			err = errors.Join(err, os.Remove(filepath.Join(dir, f.Name())))
-		}
+	unfinished, err := filepath.Glob(filepath.Join(dir, "*.new"))
+	for _, path := range unfinished {
+		err = errors.Join(err, os.Remove(path))
 	}
 	return err
+}
+
+// dropNotes removes those that were not used for longest, where there are too many.
+func dropNotes(dir string, most int) {
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) <= most {
+		return
+	}
+	used := map[string]time.Time{}
+	for _, f := range files {
+		if info, err := f.Info(); err == nil {
+			used[f.Name()] = info.ModTime()
+		}
+	}
+	slices.SortFunc(files, func(a, b os.DirEntry) int { return used[a.Name()].Compare(used[b.Name()]) })
+	for _, f := range files[:len(files)-most*9/10] {
+		_ = os.Remove(filepath.Join(dir, f.Name())) // else the next time
+	}
 }
 
 func (in *Installer) notePath(key string) string { return filepath.Join(in.Dir, key+".json") }
@@ -46,6 +61,7 @@ func (in *Installer) kept(key string, exact bool) (Set, bool) {
 	}
 	layer, ok := in.Layers.Made(key)
 	if !ok {
+		_ = os.Remove(in.notePath(key)) // it is installed anew, and noted then
 		return Set{}, false
 	}
 	n.Set.Layer = layer
@@ -56,6 +72,7 @@ func (in *Installer) kept(key string, exact bool) (Set, bool) {
 
 // keep notes a set; lost with the power, it is installed again.
 func (in *Installer) keep(set Set) error {
+	dropNotes(in.Dir, notesMost)
 	b, err := json.Marshal(note{Set: set, InstalledAt: time.Now()})
 	if err != nil {
 		return err

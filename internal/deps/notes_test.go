@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -57,5 +59,22 @@ func TestHowLongASetIsKept(t *testing.T) {
 	}
 	if _, ok := in.kept("deps-1", true); !ok {
 		t.Error("an exact one is not kept for good")
+	}
+}
+
+func TestNotesAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 30 {
+		path := filepath.Join(dir, fmt.Sprintf("deps-%02d.json", i))
+		at := time.Now().Add(time.Duration(i-100) * time.Second)
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dropNotes(dir, 30)
+	dropNotes(dir, 20)
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(left) != 18 || filepath.Base(left[0]) != "deps-12.json" {
+		t.Errorf("%q, %v", left, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -127,7 +128,13 @@ func (n *Node) supply(ctx context.Context, b *box, m engine.Machine, x *needs) e
 		if x.mounts != nil || x.set.Layer == "" {
 			return nil
 		}
-		return m.Attach(limited, x.mount(x.set.At))
+		err := m.Attach(limited, x.mount(x.set.At))
+		if _, gone := os.Stat(x.set.Layer); err != nil && gone != nil {
+			e := sandbox.Errorf(sandbox.Capacity, err, "what was installed had to go from the server's full store meanwhile; try again")
+			e.RetryAfterSecs = 1
+			return e
+		}
+		return err
 	}
 	return n.settle(ctx, b, m, x)
 }
