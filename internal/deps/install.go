@@ -159,7 +159,7 @@ func (in *Installer) keepTree(ctx context.Context, w *workshop, key string, p pl
 	go func() {
 		code, said, err := w.script(ctx, pack, nil, out, p.tree, p.without)
 		if err == nil && code != 0 {
-			err = fmt.Errorf("tar: %s", LastLines(said))
+			err = failed(said)
 		}
 		out.CloseWithError(err) // nil: the end
 		sent <- err

@@ -24,12 +24,17 @@ func (n *Node) ServeDeps(o deps.Options) (err error) {
 	return err
 }
 
-// depMachines are the machines of installations: the node's, without a sandbox.
+// depMachines are the machines of installations: the node's, without a sandbox. Close waits until they are gone.
 type depMachines struct{ n *Node }
 
 func (d depMachines) Start(ctx context.Context, spec engine.MachineSpec) (engine.Machine, error) {
+	done, err := d.n.begin()
+	if err != nil {
+		return nil, err
+	}
 	id, err := d.n.own()
 	if err != nil {
+		done()
 		return nil, err
 	}
 	spec.ID = id
@@ -38,11 +43,23 @@ func (d depMachines) Start(ctx context.Context, spec engine.MachineSpec) (engine
 	m, err := d.n.engine.Start(limited, spec)
 	if err != nil {
 		d.n.disown(id)
+		done()
+		return nil, err
 	}
-	return m, err
+	return depMachine{m, done}, nil
 }
 
-func (d depMachines) End(m engine.Machine) { d.n.end(m) }
+func (d depMachines) End(m engine.Machine) {
+	go func() {
+		d.n.endNow(m)
+		m.(depMachine).done()
+	}()
+}
+
+type depMachine struct {
+	engine.Machine
+	done func()
+}
 
 // needs are what an exec's machine must have beside its sandbox's.
 type needs struct {

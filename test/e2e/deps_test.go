@@ -235,25 +235,48 @@ except OSError: pass
 
 func portIn(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
 
-// TestAnInstallationEndsWithItsLastWaiter, and the machine with it.
+// TestAnInstallationEndsWithItsLastWaiter, and the machine with it: a client that leaves, a sandbox that is deleted, a
+// server that stops.
 func TestAnInstallationEndsWithItsLastWaiter(t *testing.T) {
+	t.Setenv("OUTPOST_DRAIN_SECS", "1")
 	s, x := depsServer(t, withPip)
 	greeting(x, "1.0.0")
 	const wheel = "/pip/files/greet-1.0.0-py3-none-any.whl"
 	hold := make(chan struct{})
 	x.hold[wheel] = hold
 	defer close(hold)
+	made := s.box(t, sandbox.CreateRequest{})
+	endsWith(t, s, x, made.ID, func(leave func()) error { leave(); return nil })
+	endsWith(t, s, x, made.ID, func(func()) error { return s.Delete(t.Context(), made.ID) })
+	made = s.box(t, sandbox.CreateRequest{})
+	endsWith(t, s, x, made.ID, func(func()) error { return s.terminate() })
+	if out, err := s.leaks(); err != nil {
+		t.Errorf("after the server's end: %v\n%s", err, out)
+	}
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// endsWith begins an installation that has no end by itself, and ends it from outside.
+func endsWith(t *testing.T, s *server, x *packageIndex, id string, end func(leave func()) error) {
+	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
 	ended := make(chan error, 1)
 	go func() {
-		_, err := s.Execute(ctx, sandbox.ExecuteRequest{Language: new("python"), Code: new("1"), Deps: []string{"greet"}})
+		_, err := s.Exec(ctx, id, sandbox.ExecRequest{Code: new("1"), Deps: []string{"greet"}})
 		ended <- err
 	}()
-	if got := <-x.arrive; got != wheel {
-		t.Fatal(got)
+	if got := <-x.arrive; got == "gone" {
+		t.Fatal("it ended before")
 	}
-	leave()
-	<-ended
+	if err := end(leave); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("the exec has an answer")
+	}
 	if got := <-x.arrive; got != "gone" { // the proxy has hung up
 		t.Error(got)
 	}
