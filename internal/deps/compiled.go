@@ -64,7 +64,12 @@ mkdir -p "$CARGO_HOME" ` + RustTree + ` && cd ` + RustTree + ` || exit
 printf '[source.crates-io]\nreplace-with = "index"\n[source.index]\nregistry = "` + index.CargoIndex + `"\n' >"$CARGO_HOME/config.toml"
 printf '[package]\nname = "main"\nversion = "0.0.0"\nedition = "2021"\n[[bin]]\nname = "main"\npath = "main.rs"\n' >Cargo.toml
 echo 'fn main() {}' >main.rs
-cargo add --quiet -- "$@" && cargo build --verbose >said 2>&1 || { cat said; exit 1; }
+for d; do
+	f=
+	case "$d" in */*) f=${d#*/} ;; esac
+	cargo add --quiet ${f:+--features "$f"} -- "${d%%/*}" || exit
+done
+cargo build --verbose >said 2>&1 || { cat said; exit 1; }
 line=$(grep 'Running .*rustc --crate-name main ' said | tail -n 1)
 set -f; key=
 for word in $line; do
@@ -82,11 +87,18 @@ set +f; rm -f target/debug/deps/*.rmeta target/debug/deps/*.d target/debug/deps/
 	{ read -r all; echo "{\"resolved\": [$all]}"; }`,
 	tree: RustTree, exactly: regexp.MustCompile(`@=?\d+\.\d+\.\d+(?:[-+].*)?$`),
 	spell: func(d string) string {
-		name, version, ok := strings.Cut(d, "@")
-		if ok && whole.MatchString(version) {
-			return name + "@=" + version
+		name, version, _ := strings.Cut(d, "@")
+		name, features, _ := strings.Cut(name, "/")
+		if whole.MatchString(version) {
+			version = "=" + version
 		}
-		return d
+		if version != "" {
+			name += "@" + version
+		}
+		if features != "" {
+			name += "/" + strings.ReplaceAll(features, "/", ",")
+		}
+		return name
 	},
 }
 

@@ -19,7 +19,7 @@ func TestWhatIsExact(t *testing.T) {
 			}
 		}
 	}
-	for dep, want := range map[string]string{"x@1.2.3": "x@=1.2.3", "x@1.2": "x@1.2", "x@=1.2.3": "x@=1.2.3", "x": "x"} {
+	for dep, want := range map[string]string{"x@1.2.3": "x@=1.2.3", "x@1.2": "x@1.2", "x@=1.2.3": "x@=1.2.3", "x": "x", "x/a/b@1.2.3": "x@=1.2.3/a,b", "x/a": "x/a"} {
 		if got := rust.spell(dep); got != want {
 			t.Errorf("cargo gets %s for %s", got, dep)
 		}

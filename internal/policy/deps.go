@@ -27,7 +27,8 @@ var (
 	// What npm takes for a file in spite of that.
 	npmFile   = regexp.MustCompile(`(?i)\.(?:tgz|tar|tar\.gz)$`)
 	goVersion = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]*$`)
-	cargoDep  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}(?:@(?:[~^=]|>=|<=|>|<)?[0-9*][A-Za-z0-9.*+-]*)?$`)
+	// cargo: a name, features as its --features has them, a version.
+	cargoDep = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}(?:/[A-Za-z0-9_][A-Za-z0-9_+.-]*)*(?:@(?:[~^=]|>=|<=|>|<)?[0-9*][A-Za-z0-9.*+-]*)?$`)
 	// apt takes a trailing minus for a removal.
 	aptDep     = regexp.MustCompile(`^apt:[a-z0-9][a-z0-9+.-]*[a-z0-9+.](?:=[A-Za-z0-9][A-Za-z0-9.+:~-]*)?$`)
 	depManager = map[string]struct{ name, example string }{

@@ -23,7 +23,7 @@ func TestDepsAreNamesWithVersions(t *testing.T) {
 			"torch==2.3.0+cpu", "x==1!2.0", "x==1.*", "x===1.0-local", "apt:jq", "apt:libssl3t64=3.5.1-1+deb13u1", "apt:g++"},
 		"node": {"lodash@4.17.21", "left-pad", "@types/node@20.1.0", "@a/b", "x@^1.2.3", "x@~1.2", "x@1.x", "x@latest", "x@>=1.0.0", "JSONStream@1.3.5", "socket.io@4", "x@1.0.0-rc.1+b", "apt:jq"},
 		"go":   {"github.com/google/uuid@v1.6.0", "example.com/x", "gopkg.in/yaml.v3@v3.0.1", "example.com/x/v2@latest", "example.com/x@v0.0.0-20200101000000-abcdefabcdef", "apt:jq"},
-		"rust": {"rand@0.8.5", "itoa", "serde_json@1", "x@^1.2", "x@=1.0.0", "x@~1", "x@*", "apt:jq"},
+		"rust": {"rand@0.8.5", "serde/derive@1.0.219", "tokio/rt/macros", "itoa", "serde_json@1", "x@^1.2", "x@=1.0.0", "x@~1", "x@*", "apt:jq"},
 		"bash": {"apt:jq"},
 	}
 	for language, deps := range good {
@@ -51,7 +51,7 @@ func TestDepsNameNothingButPackages(t *testing.T) {
 	}
 	for _, language := range []string{"python", "node", "go", "rust", "bash"} {
 		for _, dep := range bad {
-			if dep == "user/repo" && language == "go" || strings.HasPrefix(dep, "go@") && (language == "node" || language == "rust") || dep == "toolchain@go1.22" && language == "node" ||
+			if dep == "user/repo" && language == "rust" || strings.HasPrefix(dep, "go@") && (language == "node" || language == "rust") || dep == "toolchain@go1.22" && language == "node" ||
 				(dep == "x.tgz") && (language == "python" || language == "go") {
 				continue // a name there, and nothing else
 			}
