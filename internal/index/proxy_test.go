@@ -287,6 +287,18 @@ func TestAHostOfTheIndexsOwnAddress(t *testing.T) {
 	}
 }
 
+// TestAHostOfTheSameAddressWithoutTLS proves nothing of itself.
+func TestAHostOfTheSameAddressWithoutTLS(t *testing.T) {
+	pages := map[string]string{"/f.whl": "the wheel"}
+	u := newUpstream(t, false, "", pages)
+	pages["/six/"] = `<a href="http://files.example.com` + u.port() + `/f.whl">x</a>`
+	_, get := served(t, index.Pip, "http://index.example.com"+u.port(), nil)
+	_, page := get("/pip/0/six/")
+	if code, body := get(link.FindString(page)); code != http.StatusBadGateway {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
 func TestNpm(t *testing.T) {
 	pages := map[string]string{"/r/x/-/x-1.tgz": "the package", "/acme/-/y-1.tgz": "acme's"}
 	u := newUpstream(t, true, "", pages)
