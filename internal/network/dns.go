@@ -16,7 +16,9 @@ import (
 )
 
 const (
-	linkQuestions = 64      // of one machine at once
+	linkQuestions = 64  // of one machine at once
+	questionRate  = 300 // of one machine a second; what comes over it is lost, or waits on a stream
+	questionBurst = 600
 	allQuestions  = 1024    // of all machines
 	maxQuestion   = 4 << 10 // bytes
 	plainAnswer   = 512     // bytes that every client takes by UDP. Source: RFC 1035, section 2.3.4
@@ -40,7 +42,7 @@ func (l *Link) serveDatagrams(conn *gonet.UDPConn) {
 			}
 			continue
 		}
-		if !l.asking.take(1) {
+		if !l.rate.Allow() || !l.asking.take(1) {
 			continue
 		}
 		if !l.begin() {
@@ -73,6 +75,9 @@ func (l *Link) serveStream(conn *insider) {
 			return
 		}
 		if _, err := io.ReadFull(conn, question); err != nil {
+			return
+		}
+		if l.rate.Wait(l.ctx) != nil {
 			return
 		}
 		answer := l.answer(question, false)

@@ -78,9 +78,11 @@ func TestAHostAddressThatCameLaterIsRefused(t *testing.T) {
 	if _, err := m.get("93.184.216.77:80", "x.example"); err != nil {
 		t.Fatal(err)
 	}
-	if err := networktest.AddAddresses("lo", "93.184.216.77/32", "2600:9000:2::77/128"); err != nil {
+	own := []string{"93.184.216.77/32", "2600:9000:2::77/128"}
+	if err := networktest.AddAddresses("lo", own...); err != nil {
 		t.Fatal(err)
 	}
+	defer networktest.DropAddresses("lo", own...) //nolint:errcheck // of the tests' own network namespace
 	for _, a := range []string{"93.184.216.77", "2600:9000:2::77"} {
 		if _, err := m.dial("tcp", at(a, "80")); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("the host's new address %s: %v", a, err)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/internal/host/netns"
@@ -177,6 +178,7 @@ type Link struct {
 	cancel context.CancelFunc
 	conns  budget
 	asking budget
+	rate   *rate.Limiter // of questions
 
 	mu     sync.Mutex
 	closed bool
@@ -203,7 +205,7 @@ func (n *Network) Connect(_ context.Context, ns *os.File, e Egress) (*Link, erro
 	if err != nil {
 		return nil, sandbox.Errorf(sandbox.Internal, err, "the machine could not be connected to the network")
 	}
-	l := &Link{net: n, rules: r, tun: tun}
+	l := &Link{net: n, rules: r, tun: tun, rate: rate.NewLimiter(questionRate, questionBurst)}
 	l.conns.most, l.asking.most = linkConnections, linkQuestions
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if l.stack, err = newInner(l, v6); err != nil {
@@ -250,3 +252,6 @@ func (l *Link) end(first func()) {
 	}
 	l.work.Wait()
 }
+
+// Connections are those that the machine has open now, its UDP sessions included.
+func (l *Link) Connections() int { return int(l.conns.used.Load()) }

@@ -14,12 +14,12 @@ import (
 )
 
 // How much one connection's stack may hold on the way in, and as much on the way out. A machine's first connections get
-// the most; the more it has, the less a new one gets, so that all of one machine's hold some 60 MB at the worst, and
+// the most; the more it has, the less a new one gets, so that all of one machine's hold some 60 MB at the worst (TestWhatNobodyReadsIsBounded), and
 // when all machines together hold allBuffers, a new connection gets the least.
 const (
 	leastBuffer = 16 << 10
 	mostBuffer  = 512 << 10
-	linkBuffers = 8 << 20
+	linkBuffers = 4 << 20
 	allBuffers  = 1 << 30
 )
 

@@ -3,6 +3,7 @@ package network_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -172,10 +173,18 @@ func (m *machine) lookUp(kind, name string, what dnsmessage.Type) (dnsmessage.Me
 	if kind == "tcp" {
 		b = append([]byte{0, byte(len(b))}, b...)
 	}
-	if _, err := c.Write(b); err != nil {
-		return answer, err
+	size := 0
+	for try := 0; ; try++ { // a lost datagram is sent again, as programs do
+		if _, err := c.Write(b); err != nil {
+			return answer, err
+		}
+		if kind == "udp" {
+			_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		}
+		if size, err = c.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) || try == 10 {
+			break
+		}
 	}
-	size, err := c.Read(buf)
 	if err != nil {
 		return answer, err
 	}

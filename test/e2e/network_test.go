@@ -162,3 +162,55 @@ func TestAHostWithoutTunDevicesSaysSo(t *testing.T) {
 		t.Error(out)
 	}
 }
+
+// fetches are programs that print what a web server says, by what their language has for it, and how a refusal ends.
+var fetches = map[string]string{
+	"python": "import sys, urllib.request\nfor u in sys.argv[1:]:\n\ttry: print(urllib.request.urlopen(u, timeout=10).read().decode())\n\texcept Exception: print('no')",
+	"bash":   "for u in \"$@\"; do curl -sS --max-time 10 \"$u\" 2>/dev/null && echo || echo no; done",
+	"node": `(async () => { for (const u of process.argv.slice(2)) {
+		try { console.log(await (await fetch(u, {signal: AbortSignal.timeout(10000)})).text()) } catch { console.log("no") } } })()`,
+	"go": `package main
+import ("fmt"; "io"; "net/http"; "os"; "time")
+func main() { c := http.Client{Timeout: 10 * time.Second}
+	for _, u := range os.Args[1:] {
+		r, err := c.Get(u)
+		if err != nil { fmt.Println("no"); continue }
+		b, _ := io.ReadAll(r.Body); fmt.Println(string(b)) } }`,
+	"rust": `use std::io::*;
+fn get(u: &str) -> Result<String> {
+	let host = u.trim_start_matches("http://").trim_end_matches('/');
+	let mut s = std::net::TcpStream::connect((host, 80))?;
+	write!(s, "GET / HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
+	let mut all = String::new(); s.read_to_string(&mut all)?;
+	Ok(all.split("\r\n\r\n").nth(1).unwrap_or("").to_string())
+}
+fn main() { for u in std::env::args().skip(1) { println!("{}", get(&u).unwrap_or("no".to_string())) } }`,
+}
+
+func TestEachLanguageFetchesByNameWhatItMay(t *testing.T) {
+	at, s := newSite(t, "")
+	at.Zone(map[string][]string{"web.example": {"93.184.216.34"}, "other.example": {"93.184.216.35"}, "private.example": {"10.9.0.5"}})
+	for language, code := range fetches {
+		t.Run(language, func(t *testing.T) {
+			for _, tc := range []struct {
+				network *sandbox.NetworkRequest
+				want    string
+			}{
+				{nil, "web.example at 93.184.216.34\nother.example at 93.184.216.35\nno\nno"},
+				{egress("allow", "web.example"), "web.example at 93.184.216.34\nno\nno\nno"},
+				{egress("none"), "no\nno\nno\nno"},
+			} {
+				r, err := s.Execute(t.Context(), sandbox.ExecuteRequest{
+					Language: &language, Code: &code, Network: tc.network, ResourceLimits: roomy(),
+					Args: []string{"http://web.example/", "http://other.example/", "http://private.example/", "http://169.254.169.254/"},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if out := clean(t, r); out != tc.want {
+					t.Errorf("with %+v: %q, want %q", tc.network, out, tc.want)
+				}
+			}
+		})
+	}
+}

@@ -41,7 +41,7 @@ const (
 )
 
 // Internet is one that runs. It answers HTTP at ports 80 and 81 and HTTPS at 443 with the host that was asked for and the
-// address it was reached at, echoes tcp at port 7 of every address, udp at those of EchoUDP, and has a name server.
+// address it was reached at, echoes tcp at port 7, breaks off at port 9 and floods at port 19 of every address, echoes udp at those of EchoUDP, and has a name server.
 type Internet struct {
 	Namespace *os.File
 	cert      tls.Certificate
@@ -150,25 +150,44 @@ func (w *Internet) settle() error {
 		quiet := &http.Server{Handler: hello, ErrorLog: log.New(io.Discard, "", 0)} //nolint:gosec // the tests' own
 		go quiet.Serve(l)                                                           //nolint:errcheck // it ends with the test
 	}
-	echo, err := net.Listen("tcp", ":7")
-	if err != nil {
-		return err
+	for port, speak := range map[string]func(*net.TCPConn){":7": echo, ":9": breakOff, ":19": flood} {
+		l, err := net.Listen("tcp", port)
+		if err != nil {
+			return err
+		}
+		go serve(l, speak)
 	}
-	go serveEcho(echo)
 	return w.settleDatagrams()
 }
 
-func serveEcho(l net.Listener) {
+func serve(l net.Listener, speak func(*net.TCPConn)) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return
 		}
 		go func() {
-			_, _ = io.Copy(c, c)
-			_ = c.(*net.TCPConn).CloseWrite()
+			speak(c.(*net.TCPConn))
 			_ = c.Close()
 		}()
+	}
+}
+
+func echo(c *net.TCPConn) {
+	_, _ = io.Copy(c, c)
+	_ = c.CloseWrite()
+}
+
+func breakOff(c *net.TCPConn) {
+	_, _ = c.Read(make([]byte, 1))
+	_ = c.SetLinger(0)
+}
+
+func flood(c *net.TCPConn) {
+	for b := make([]byte, 64<<10); ; {
+		if _, err := c.Write(b); err != nil {
+			return
+		}
 	}
 }
 
@@ -305,6 +324,20 @@ func up(name string) error {
 
 // AddAddresses gives a link of the calling thread's network namespace addresses.
 func AddAddresses(name string, cidrs ...string) error {
+	return addresses(name, cidrs, func(h *netlink.Handle, l netlink.Link, a *netlink.Addr) error {
+		if a.IP.To4() == nil {
+			a.Flags = unix.IFA_F_NODAD
+		}
+		return h.AddrAdd(l, a)
+	})
+}
+
+// DropAddresses takes them away again.
+func DropAddresses(name string, cidrs ...string) error {
+	return addresses(name, cidrs, func(h *netlink.Handle, l netlink.Link, a *netlink.Addr) error { return h.AddrDel(l, a) })
+}
+
+func addresses(name string, cidrs []string, f func(*netlink.Handle, netlink.Link, *netlink.Addr) error) error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
@@ -314,15 +347,12 @@ func AddAddresses(name string, cidrs ...string) error {
 	if err != nil {
 		return err
 	}
-	for _, a := range cidrs {
-		address, err := netlink.ParseAddr(a)
+	for _, c := range cidrs {
+		a, err := netlink.ParseAddr(c)
 		if err != nil {
 			return err
 		}
-		if strings.Contains(a, ":") {
-			address.Flags = unix.IFA_F_NODAD
-		}
-		if err := h.AddrAdd(l, address); err != nil {
+		if err := f(h, l, a); err != nil {
 			return err
 		}
 	}
