@@ -86,15 +86,15 @@ type Quota struct {
 
 // Images are the images of the languages, and how images are kept.
 type Images struct {
-	Python                 string            `json:"python" doc:"image of the language; empty: not served"`
-	Bash                   string            `json:"bash" doc:"image of the language; empty: not served"`
-	Node                   string            `json:"node" doc:"image of the language; empty: not served"`
-	Go                     string            `json:"go" doc:"image of the language; empty: not served"`
-	Rust                   string            `json:"rust" doc:"image of the language; empty: not served"`
-	StoreGB                int               `json:"store_gb" minimum:"1" doc:"how much the image store may hold"`
-	LocalRoots             []string          `json:"local_roots" doc:"folders that images may be taken from"`
-	Private                map[string]string `json:"private" doc:"registry credentials"`
-	AllowPrivateRegistries []string          `json:"allow_private_registries" doc:"registries at private addresses that may be asked"`
+	Python                 string              `json:"python" doc:"image of the language; empty: not served"`
+	Bash                   string              `json:"bash" doc:"image of the language; empty: not served"`
+	Node                   string              `json:"node" doc:"image of the language; empty: not served"`
+	Go                     string              `json:"go" doc:"image of the language; empty: not served"`
+	Rust                   string              `json:"rust" doc:"image of the language; empty: not served"`
+	StoreGB                int                 `json:"store_gb" minimum:"1" doc:"how much the image store may hold"`
+	LocalRoots             []string            `json:"local_roots" doc:"folders that images may be taken from"`
+	Private                map[string][]string `json:"private" doc:"namespaces that may use the host's registry credentials, by repository or PLACE/*; * is all"`
+	AllowPrivateRegistries []string            `json:"allow_private_registries" doc:"registries at private addresses that may be asked"`
 }
 
 // Deps are the indexes that dependencies come from. Credentials may stand in the addresses; no sandbox sees them.

@@ -13,6 +13,7 @@ import (
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/deps"
 	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/image"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
@@ -38,15 +39,17 @@ func (d depMachines) Start(ctx context.Context, spec engine.MachineSpec) (engine
 		return nil, err
 	}
 	spec.ID = id
+	release := d.n.use(image.Image{Layers: spec.Layers})
 	limited, cancel := d.n.bounded(ctx, startTime)
 	defer cancel()
 	m, err := d.n.engine.Start(limited, spec)
 	if err != nil {
+		release()
 		d.n.disown(id)
 		done()
 		return nil, err
 	}
-	return depMachine{m, done}, nil
+	return depMachine{m, func() { release(); done() }}, nil
 }
 
 func (d depMachines) End(m engine.Machine) {
@@ -69,15 +72,16 @@ type needs struct {
 	mounts   []engine.Mount // that must be there from the start
 	resolved []string
 	took     time.Duration
+	release  func() // lets its layers go
 }
 
 // fresh says that no machine of an ephemeral sandbox that is there already will do.
 func (x needs) fresh() bool { return x.layers != nil || x.mounts != nil }
 
-// needsOf installs an exec's dependencies, or finds them installed.
+// needsOf installs an exec's dependencies, or finds them installed; without an error, release must be called in the end.
 func (n *Node) needsOf(ctx context.Context, b *box, e service.ExecSpec) (needs, error) {
 	if len(e.Deps) == 0 {
-		return needs{}, nil
+		return needs{release: func() {}}, nil
 	}
 	if n.installer == nil {
 		return needs{}, sandbox.Errorf(sandbox.NotSupported, nil, "this server installs no dependencies; leave deps out")
@@ -110,6 +114,7 @@ func (n *Node) needsOf(ctx context.Context, b *box, e service.ExecSpec) (needs, 
 		}
 	}
 	x.resolved = append(x.resolved, x.set.Resolved...)
+	x.release = n.use(image.Image{Layers: append(slices.Clone(x.layers), x.set.Layer)})
 	x.took = time.Since(began)
 	return x, nil
 }

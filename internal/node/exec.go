@@ -117,6 +117,7 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	if err != nil {
 		return n.notBegun(ctx, b, err)
 	}
+	defer need.release()
 	m, err := n.machineFor(ctx, b, e, need)
 	if err != nil {
 		return n.notBegun(ctx, b, err)

@@ -85,9 +85,8 @@ func (m *imageMounts) bound() {
 			oldest, which = t.used, layer
 		}
 	}
-	if t := m.trees[which]; t != nil && m.kernel.Detach(t.at) == nil {
-		t.tree.Close()
-		os.Remove(t.at)
+	if t := m.trees[which]; t != nil {
+		m.release(t)
 		delete(m.trees, which)
 	}
 }
@@ -109,15 +108,31 @@ func (m *imageMounts) attach(layer string) (mount imageMount, err error) {
 	return imageMount{tree: tree, at: at}, err
 }
 
+// drop lets go of layers whose files are gone, so that their space is free when the last machine that uses one ends.
+func (m *imageMounts) drop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for layer, t := range m.trees {
+		if _, err := os.Stat(layer); errors.Is(err, os.ErrNotExist) {
+			m.release(t)
+			delete(m.trees, layer)
+		}
+	}
+}
+
+func (m *imageMounts) release(t *imageMount) {
+	t.tree.Close()
+	if m.kernel.Detach(t.at) == nil {
+		os.Remove(t.at)
+	}
+}
+
 // close lets go of the layers; machines that use one keep it.
 func (m *imageMounts) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, t := range m.trees {
-		t.tree.Close()
-		if m.kernel.Detach(t.at) == nil {
-			os.Remove(t.at)
-		}
+		m.release(t)
 	}
 	m.trees = nil
 }
