@@ -172,7 +172,7 @@ func (in *Installer) keepTree(ctx context.Context, w *workshop, key string, p pl
 	switch sendErr := <-sent; {
 	case sandbox.CodeOf(sendErr) == sandbox.DepsFailed, sandbox.CodeOf(sendErr) == sandbox.Lost:
 		return "", sendErr
-	case errors.Is(sendErr, errTooLarge), sandbox.CodeOf(err) == sandbox.Invalid:
+	case sandbox.CodeOf(err) == sandbox.Invalid:
 		return "", failed("what was installed can't be kept: " + err.Error())
 	case err != nil:
 		return "", err

@@ -2,7 +2,6 @@ package deps
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log"
 	"net/http"
@@ -107,7 +106,7 @@ func (w *workshop) script(ctx context.Context, text string, env [][2]string, out
 	return exit.Code, string(words.kept), nil
 }
 
-var errTooLarge = errors.New("the installation is larger than is kept")
+var errTooLarge = sandbox.Errorf(sandbox.DepsFailed, nil, "the dependencies could not be installed: there is more of them than is kept")
 
 // locked lets two streams write to one.
 type locked struct {
