@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"outpost.run/outpost/internal/config"
@@ -23,9 +24,21 @@ func depsOptions(ctx context.Context, c config.Config, images *image.Store) deps
 	}
 }
 
-// ask runs a program of the host for what it prints.
+// ask runs a program of the host for what it prints. An answer holds for a minute: each exec with dependencies asks.
 func ask(ctx context.Context) func(...string) string {
-	return func(words ...string) string {
+	type answer struct {
+		text string
+		at   time.Time
+	}
+	var mu sync.Mutex
+	said := map[string]answer{}
+	return func(words ...string) (text string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if a, ok := said[strings.Join(words, " ")]; ok && time.Since(a.at) < time.Minute {
+			return a.text
+		}
+		defer func() { said[strings.Join(words, " ")] = answer{text, time.Now()} }()
 		limited, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		out, err := exec.CommandContext(limited, words[0], words[1:]...).Output()

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -61,7 +62,6 @@ type Installer struct {
 }
 
 const (
-	installsAtOnce = 2
 	// installTime is how long one installation may take from its turn on.
 	installTime = 10 * time.Minute
 	// freshFor is how long the answer to what has no exact version holds.
@@ -73,7 +73,7 @@ func New(o Options) (*Installer, error) {
 	if err := openNotes(o.Dir); err != nil {
 		return nil, err
 	}
-	return &Installer{Options: o, turns: make(chan struct{}, installsAtOnce), flights: map[string]*flight{}, busy: map[string]chan struct{}{}}, nil
+	return &Installer{Options: o, turns: make(chan struct{}, min(max(2, runtime.NumCPU()), 8)), flights: map[string]*flight{}, busy: map[string]chan struct{}{}}, nil
 }
 
 // Request is what a program needs.
@@ -212,9 +212,8 @@ func (in *Installer) inTurn(ctx context.Context, key string, r Request, c plan) 
 
 // failed is the refusal of a dependency, with the installer's last lines.
 func failed(output string) error {
-	text := LastLines(output)
-	e := sandbox.Errorf(sandbox.DepsFailed, nil, "the dependencies could not be installed: %s", text)
-	e.Details = []sandbox.Detail{{Field: "deps", Reason: text}}
+	e := sandbox.Errorf(sandbox.DepsFailed, nil, "the dependencies could not be installed: %s", LastLines(output))
+	e.Details = []sandbox.Detail{{Field: "deps", Reason: "can't be installed; the message has the installer's last lines"}}
 	return e
 }
 

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"outpost.run/outpost/internal/agent"
@@ -163,7 +162,7 @@ func (n *Node) supply(ctx context.Context, b *box, m engine.Machine, x *needs) e
 
 // settled remembers what was installed into a stateful sandbox.
 type settled struct {
-	mu   sync.Mutex
+	turn chan struct{} // of one place
 	keys map[string]bool
 }
 
@@ -174,14 +173,18 @@ const (
 
 // settle copies a layer onto a stateful sandbox's own disk, by programs of its own and within its limits.
 func (n *Node) settle(ctx context.Context, b *box, m engine.Machine, x *needs) error {
-	b.settled.mu.Lock()
-	defer b.settled.mu.Unlock()
 	if b.spec.Security.Preset == sandbox.Maximum {
 		return sandbox.Errorf(sandbox.NotSupported, nil, "dependencies can't be installed for good where preset maximum keeps the root read-only: "+
 			"use an ephemeral sandbox, or another preset")
 	}
 	ctx, cancel := n.whileIn(ctx, b)
 	defer cancel()
+	select {
+	case b.settled.turn <- struct{}{}:
+		defer func() { <-b.settled.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	ctx, cancel = context.WithTimeout(ctx, settleTime)
 	defer cancel()
 	if len(x.layers) > 0 {
@@ -216,9 +219,6 @@ func (n *Node) copyIn(ctx context.Context, b *box, m engine.Machine, key, layer 
 		err = gone
 	}
 	if err == nil {
-		if b.settled.keys == nil {
-			b.settled.keys = map[string]bool{}
-		}
 		b.settled.keys[key] = true
 	}
 	return err

@@ -90,7 +90,8 @@ type box struct {
 
 func newBox(s service.SandboxSpec) *box {
 	return &box{
-		spec: s, ended: make(chan struct{}), running: map[*execution]bool{}, status: sandbox.Running, ports: s.Ports, health: sandbox.Health{Status: sandbox.HealthNone},
+		settled: settled{turn: make(chan struct{}, 1), keys: map[string]bool{}},
+		spec:    s, ended: make(chan struct{}), running: map[*execution]bool{}, status: sandbox.Running, ports: s.Ports, health: sandbox.Health{Status: sandbox.HealthNone},
 	}
 }
 
