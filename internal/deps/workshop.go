@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/host"
@@ -51,6 +53,9 @@ func (in *Installer) open(ctx context.Context, layers []string, env [][2]string)
 	return &workshop{m: m, env: env}, nil
 }
 
+// connectionsMost is how many the machine may have with the proxy: each is a descriptor of the daemon's. More wait.
+const connectionsMost = 128
+
 // serve lets the machine ask an index until close.
 func (w *workshop) serve(p *index.Proxy) (stop func(), err error) {
 	netns, err := w.m.NetworkNamespace()
@@ -63,7 +68,7 @@ func (w *workshop) serve(p *index.Proxy) (stop func(), err error) {
 		return nil, err
 	}
 	s := &http.Server{Handler: p, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: log.New(io.Discard, "", 0)}
-	go func() { _ = s.Serve(l) }()
+	go func() { _ = s.Serve(netutil.LimitListener(l, connectionsMost)) }()
 	return func() { s.Close(); p.Close() }, nil
 }
 

@@ -1,28 +1,17 @@
 package index
 
 import (
-	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"path"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-
-	"outpost.run/outpost/sandbox"
 )
 
 // Address is where a machine finds the proxy, in a network of its own.
@@ -32,7 +21,7 @@ const self = "http://127.0.0.1"
 
 // What one installation may take.
 const (
-	maxPage     = 64 << 20 // of a page or document that is read whole
+	maxPage     = 32 << 20 // of a page or document that is read whole
 	maxBytes    = 8 << 30  // of all that it fetches
 	maxRequests = 100_000
 	maxAtOnce   = 32
@@ -112,74 +101,6 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.handler.ServeHTTP(w, r)
 	case <-r.Context().Done():
 	}
-}
-
-// guard judges each request that goes out, those of redirects included, and adds the index's credentials where they belong.
-type guard struct {
-	p    *Proxy
-	next http.RoundTripper
-}
-
-var errRefused = errors.New("the index leads to an address that is not taken")
-
-func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
-	u := r.URL
-	owned := g.p.up.owns(u)
-	plain := u.Scheme == "http" && !slices.ContainsFunc(g.p.up.Bases, func(b Base) bool { return b.URL.Scheme == "https" })
-	if !owned && u.Scheme != "https" && !plain {
-		return nil, errRefused
-	}
-	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && !owned && !sandbox.IsPublic(ip) {
-		return nil, errRefused
-	}
-	ctx := r.Context()
-	if u.Scheme == "https" {
-		ctx = context.WithValue(ctx, overTLS{}, true)
-	}
-	r = r.Clone(ctx)
-	r.Header.Del("Authorization")
-	r.Header.Del("Referer")
-	g.p.up.authorize(r)
-	return g.next.RoundTrip(r)
-}
-
-// dial connects to any address for the index's own hosts (and the host's web proxy), else to public ones alone, and to
-// where the index was found itself if TLS proves that the other host is there too. The address that is judged is the one
-// connected to.
-func (p *Proxy) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second, Resolver: p.resolver}
-	if p.known(address) {
-		conn, err := d.DialContext(ctx, network, address)
-		if err == nil {
-			p.found.Store(conn.RemoteAddr().String(), true)
-		}
-		return conn, err
-	}
-	d.Control = func(_, to string, _ syscall.RawConn) error {
-		at, err := netip.ParseAddrPort(to)
-		_, found := p.found.Load(to)
-		if err != nil || !sandbox.IsPublic(at.Addr()) && !(found && ctx.Value(overTLS{}) != nil) {
-			return errRefused
-		}
-		return nil
-	}
-	return d.DialContext(ctx, network, address)
-}
-
-// overTLS marks the context of a request whose other side must prove its name.
-type overTLS struct{}
-
-func (p *Proxy) known(address string) bool {
-	for _, b := range p.up.Bases {
-		if strings.HasSuffix(origin(b.URL), "://"+strings.ToLower(address)) {
-			return true
-		}
-		via, err := http.ProxyFromEnvironment(&http.Request{URL: b.URL})
-		if err == nil && via != nil && strings.HasSuffix(origin(via), "://"+strings.ToLower(address)) {
-			return true
-		}
-	}
-	return false
 }
 
 // get asks the upstream; of the machine's request it takes a few headers.
@@ -306,66 +227,4 @@ func reply(w http.ResponseWriter, resp *http.Response, contentType string, body 
 	}
 	w.Header().Set("Content-Type", contentType)
 	_, _ = w.Write(body)
-}
-
-// signed gives the address inside the machine of a file that the index named. It tells nothing of where that is: the
-// index's own address may be one that is worth something, and the machine is not to make such names itself.
-func (p *Proxy) signed(u *url.URL) string {
-	bare := *u
-	bare.Fragment, bare.RawFragment, bare.User = "", "", nil
-	name := p.mac(bare.String())
-	p.mu.Lock()
-	if len(p.links) < maxLinks {
-		p.links[name] = &bare
-	}
-	p.mu.Unlock()
-	out := self + "/link/" + name + "/" + url.PathEscape(path.Base(bare.Path))
-	if u.Fragment != "" {
-		out += "#" + u.EscapedFragment()
-	}
-	return out
-}
-
-func (p *Proxy) mac(text string) string {
-	h := hmac.New(sha256.New, p.key[:])
-	h.Write([]byte(text))
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
-}
-
-// link fetches a file that the index named, or for pip its metadata, which lies beside it. Source: PEP 658.
-func (p *Proxy) link(w http.ResponseWriter, r *http.Request) {
-	p.mu.Lock()
-	known := p.links[r.PathValue("mac")]
-	p.mu.Unlock()
-	if known == nil {
-		http.Error(w, "the index named no such file", http.StatusNotFound)
-		return
-	}
-	u := *known
-	switch name := path.Base(u.Path); r.PathValue("name") {
-	case name:
-	case name + ".metadata":
-		u.Path, u.RawPath = u.Path+".metadata", ""
-	default:
-		http.Error(w, "the index named no such file", http.StatusNotFound)
-		return
-	}
-	p.file(w, r, &u)
-}
-
-// file fetches a file and hands it on as it comes.
-func (p *Proxy) file(w http.ResponseWriter, r *http.Request, u *url.URL) {
-	r = r.Clone(r.Context())
-	r.Header.Set("Accept-Encoding", "identity") // what is packed stays so: its sum is known
-	resp, err := p.get(r, u)
-	if err != nil {
-		unreachable(w, err)
-		return
-	}
-	if resp.StatusCode >= 300 {
-		resp.Body.Close()
-		status(w, resp.StatusCode)
-		return
-	}
-	p.pass(w, resp)
 }
