@@ -57,7 +57,8 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	}
 	defaults := []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}
 	go prepareImages(ctx, images, defaults, log)
-	return node.New(node.Config{Engine: engine, Images: images, Default: defaults, Budget: int64(c.Images.StoreGB) << 30, Volumes: volumes, GPUs: gpus, Network: net, Log: log}), nil
+	n := node.New(node.Config{Engine: engine, Images: images, Default: defaults, Budget: int64(c.Images.StoreGB) << 30, Volumes: volumes, GPUs: gpus, Network: net, Log: log})
+	return n, n.ServeDeps(depsOptions(ctx, c, images))
 }
 
 // imageOptions is what the configuration says on images; one alone is never larger than the store may be.

@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
 
+	"outpost.run/outpost/internal/host/netns"
 	"outpost.run/outpost/internal/network"
 	"outpost.run/outpost/internal/network/networktest"
 )
@@ -31,8 +34,9 @@ func TestPublicReachesThePublicInternetOnly(t *testing.T) {
 			t.Errorf("%s: %q, %v", a, got, err)
 		}
 	}
+	listenAtHost(t)
 	for _, a := range forbidden {
-		if a != hostOwn && a != host6 && a != everyone {
+		if a != everyone {
 			c, err := net.DialTimeout("tcp", at(a, "80"), 5*time.Second)
 			if err != nil {
 				t.Errorf("the host itself doesn't reach %s, so that a refusal shows nothing: %v", a, err)
@@ -56,6 +60,38 @@ func TestPublicReachesThePublicInternetOnly(t *testing.T) {
 			t.Errorf("the host's %s: %v", a, err)
 		}
 		l.Close()
+	}
+}
+
+// listenAtHost serves port 80 of all the host's own addresses, so that who reaches them gets an answer.
+func listenAtHost(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("tcp", ":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+}
+
+func TestNobodyAnswersPingsButTheGateway(t *testing.T) {
+	m := newMachine(t, open(t, network.Options{}), network.Egress{Mode: network.Public})
+	var c net.PacketConn
+	if err := netns.In(m.ns, func() (err error) { c, err = net.ListenPacket("ip4:icmp", "0.0.0.0"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for a, answered := range map[string]bool{network.Resolver().String(): true, "93.184.216.34": false, "10.9.0.5": false, hostOwn: false} {
+		b, err := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: 7, Seq: 1, Data: []byte("x")}}).Marshal(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.WriteTo(b, &net.IPAddr{IP: net.ParseIP(a)}); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(map[bool]time.Duration{true: 10 * time.Second, false: 200 * time.Millisecond}[answered]))
+		if _, from, err := c.ReadFrom(make([]byte, 1500)); (err == nil) != answered || answered && from.String() != a {
+			t.Errorf("ping %s: %v, %v", a, from, err)
+		}
 	}
 }
 
@@ -83,6 +119,7 @@ func TestAHostAddressThatCameLaterIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer networktest.DropAddresses("lo", own...) //nolint:errcheck // of the tests' own network namespace
+	listenAtHost(t)
 	for _, a := range []string{"93.184.216.77", "2600:9000:2::77"} {
 		if _, err := m.dial("tcp", at(a, "80")); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("the host's new address %s: %v", a, err)
@@ -217,6 +254,14 @@ func TestTheNameInTLSAndHTTPIsHeldAgainstTheList(t *testing.T) {
 		"GET / HTTP/1.1\r\nHost: ok.example\r\nHost: evil.example\r\n\r\n":                        false,
 		"GET\t/ HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                           false,
 		"get / HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                            false,
+		" GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                           false,
+		"GET\v/ HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                           false,
+		"GET /\x00 HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                        false,
+		"GET / http/1.1\r\nHost: evil.example\r\n\r\n":                                            false,
+		"GET / HTTP/1.1\r\nHost : ok.example\r\nHost: evil.example\r\n\r\n":                       false,
+		"GET / HTTP/1.1\r\nHost: ok.example\r\n .evil.example\r\n\r\n":                            false,
+		"CONNECT evil.example:80 HTTP/1.1\r\nHost: ok.example\r\n\r\n":                            false,
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n":                                                        false,
 		"GET / HTTP/1.1\r\n\r\n":                                                                  false,
 		"GET / HTTP/1.1\r\nHost: ok.example\x00.evil.example\r\n\r\n":                             false,
 		"GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 100<<10) + "\r\nHost: evil.example\r\n\r\n": false,

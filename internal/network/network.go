@@ -47,6 +47,7 @@ const (
 	linkConnections = 1024
 	portConnections = 1200
 	portDescriptors = 6
+	fewConnections  = 64  // of a machine or a port when those of all together become scarce
 	pending         = 256 // connections of one machine that are being opened
 	dialLimit       = 30 * time.Second
 )
@@ -114,6 +115,9 @@ func (b *budget) take(n int64) bool {
 	}
 	return true
 }
+
+// scarce: little of it is left, and who has much must take no more.
+func (b *budget) scarce() bool { return b.used.Load() > b.most/6*5 }
 
 func (b *budget) give(n int64) { b.used.Add(-n) }
 

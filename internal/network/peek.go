@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"outpost.run/outpost/sandbox"
@@ -65,7 +66,7 @@ func (n *named) begin() ([]byte, error) {
 	}
 	ok := true
 	switch {
-	case first[0] == 0x16: // a TLS handshake. Source: RFC 8446, section 5.1
+	case first[0] >= 0x14 && first[0] <= 0x18: // a TLS record; warnings may come before the handshake. Source: RFC 8446, section 5.1
 		name, err := serverName(source)
 		ok = err == nil && n.allowed(sandbox.CleanHost(name))
 	case mayBeHTTP(first[:got]):
@@ -107,30 +108,37 @@ func (readOnly) SetDeadline(time.Time) error      { return nil }
 func (readOnly) SetReadDeadline(time.Time) error  { return nil }
 func (readOnly) SetWriteDeadline(time.Time) error { return nil }
 
-// mayBeHTTP: a method could begin so. What ends before the version is no request of HTTP/1.
+// spaces are what lenient servers take for white space around a method.
+const spaces = " \t\v\f\x1c\x1d\x1e\x1f\x85\xa0"
+
+func isSpace(c byte) bool { return strings.IndexByte(spaces, c) >= 0 }
+
+// mayBeHTTP: it begins as a request does, with a method and white space, or may yet.
 func mayBeHTTP(b []byte) bool {
-	line := bytes.TrimLeft(b, "\r\n")
-	for i, c := range line {
-		if c == ' ' || c == '\t' {
+	for len(b) > 0 && (isSpace(b[0]) || b[0] == '\r' || b[0] == '\n') {
+		b = b[1:]
+	}
+	for i, c := range b {
+		switch {
+		case isSpace(c):
 			return i > 0
-		}
-		if i > 20 || !(c == '-' || c == '_' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z') {
+		case i > 20 || !(c == '-' || c == '_' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'):
 			return false
 		}
 	}
 	return true
 }
 
-// httpHosts: every host that the first request names is allowed, in its target as in its Host. A text that is no request
-// passes: it will be none for the server either.
+// httpHosts: every host that the first request names is allowed, in its target as in its Host. What only looks like a
+// request does not pass, since it is not known what a server makes of it; a line that names no version of HTTP does.
 func (n *named) httpHosts(from io.Reader) bool {
 	r := bufio.NewReaderSize(from, 4096)
 	for { // servers pass over empty lines before a request
 		c, err := r.ReadByte()
 		if err != nil {
-			return true
+			return err == io.EOF
 		}
-		if c != '\r' && c != '\n' {
+		if c != '\r' && c != '\n' && !isSpace(c) {
 			_ = r.UnreadByte()
 			break
 		}
@@ -139,11 +147,11 @@ func (n *named) httpHosts(from io.Reader) bool {
 	if err != nil {
 		return err == io.EOF && len(line) < maxHello/2
 	}
-	if !bytes.Contains([]byte(line), []byte("HTTP/1.")) {
+	if !strings.Contains(strings.ToUpper(line), "HTTP/") {
 		return true
 	}
-	req, err := http.ReadRequest(bufio.NewReader(io.MultiReader(bytes.NewReader([]byte(line)), r)))
-	if err != nil { // nor would it be sure what a server makes of it
+	req, err := http.ReadRequest(bufio.NewReader(io.MultiReader(strings.NewReader(line), r)))
+	if err != nil {
 		return false
 	}
 	return n.hostAllowed(req.Host) && (req.URL.Host == "" || n.hostAllowed(req.URL.Host))

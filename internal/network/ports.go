@@ -155,7 +155,7 @@ func (p *Published) admit(out *net.TCPConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.closed || !p.conns.take(1):
+	case p.closed || p.greedy() || !p.conns.take(1):
 		t.reset()
 		return
 	case !p.net.ports.take(1):
@@ -174,6 +174,11 @@ func (p *Published) admit(out *net.TCPConn) {
 		}()
 		t.run(p)
 	})
+}
+
+// greedy: it has many connections while there is little left for other ports.
+func (p *Published) greedy() bool {
+	return p.net.ports.scarce() && p.conns.used.Load() >= fewConnections
 }
 
 // Dial connects to a server inside a machine by its loopback, IPv4 first: programs listen there by default, and all that

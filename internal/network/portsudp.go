@@ -61,7 +61,7 @@ func (p *Published) session(client netip.AddrPort) *portSession {
 	if s != nil { // of a machine that has gone
 		s.end()
 	}
-	if ns == nil || !p.conns.take(1) {
+	if ns == nil || p.greedy() || !p.conns.take(1) {
 		return nil
 	}
 	if !p.net.ports.take(1) {

@@ -29,7 +29,7 @@ func (l *Link) bufferOf(connections int64) int64 {
 
 // start counts a connection of the machine and of the node; done gives it back. No room: nil.
 func (l *Link) start() (done func()) {
-	if !l.conns.take(1) {
+	if l.net.links.scarce() && l.conns.used.Load() >= fewConnections || !l.conns.take(1) {
 		return nil
 	}
 	if !l.net.links.take(1) {

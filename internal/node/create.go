@@ -37,7 +37,7 @@ func (n *Node) create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 	if err := n.equip(ctx, b); err != nil {
 		return service.SandboxState{}, err
 	}
-	m, err := n.start(ctx, b, s.Limits)
+	m, err := n.start(ctx, b, s.Limits, needs{})
 	if err != nil {
 		return service.SandboxState{}, errors.Join(err, n.strip(b))
 	}
@@ -59,13 +59,13 @@ func (n *Node) create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 // startTime is how long the making of a machine may take.
 const startTime = time.Minute
 
-// start makes a fresh machine of the sandbox.
-func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits) (engine.Machine, error) {
+// start makes a fresh machine of the sandbox, which has what the exec needs.
+func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits, x needs) (engine.Machine, error) {
 	id, err := n.own()
 	if err != nil {
 		return nil, err
 	}
-	m, err := n.startAs(ctx, b, engine.MachineSpec{ID: id, Limits: limits})
+	m, err := n.startAs(ctx, b, engine.MachineSpec{ID: id, Limits: limits, Layers: x.layers, Mounts: x.mounts})
 	if err != nil {
 		n.disown(id)
 	}
@@ -78,9 +78,12 @@ func (n *Node) startAs(ctx context.Context, b *box, spec engine.MachineSpec) (en
 	if err != nil {
 		return nil, err
 	}
-	spec.SandboxID, spec.Stateful, spec.Layers = b.spec.ID, b.spec.Mode == sandbox.Stateful, img.Layers
+	if spec.Layers == nil {
+		spec.Layers = img.Layers
+	}
+	spec.SandboxID, spec.Stateful = b.spec.ID, b.spec.Mode == sandbox.Stateful
 	spec.Security, spec.WorkingDir, spec.Env = b.spec.Security, b.spec.WorkingDir, environment(b, nil)
-	spec.Egress, spec.Resolver, spec.Mounts = b.spec.Network.Egress, resolver(b.spec.Network), n.mounts(b)
+	spec.Egress, spec.Resolver, spec.Mounts = b.spec.Network.Egress, resolver(b.spec.Network), append(n.mounts(b), spec.Mounts...)
 	spec.Programs = languages[b.spec.Language].programs
 	limited, cancel := n.bounded(ctx, startTime)
 	defer cancel()

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"outpost.run/outpost/internal/deps"
 	"outpost.run/outpost/internal/disk"
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/gpu"
@@ -21,6 +22,8 @@ import (
 
 // Images are where machines' layers come from; *image.Store is one.
 type Images interface {
+	Get(ref string) (image.Image, bool)
+	Ensure(ctx context.Context, ref string, progress func(image.Progress)) (image.Image, error)
 	EnsureFor(ctx context.Context, by image.Asker, ref string, progress func(image.Progress)) (image.Image, error)
 	Building(ref string) (image.Progress, bool)
 	ByDigest(digest string) (image.Image, bool)
@@ -49,6 +52,8 @@ type Node struct {
 
 	news news
 
+	installer *deps.Installer // nil: no dependencies
+
 	mu        sync.Mutex
 	using     map[string]int // layers of sandboxes that are no boxes yet
 	boxes     map[string]*box
@@ -64,8 +69,9 @@ type Node struct {
 type box struct {
 	spec service.SandboxSpec
 
-	ended  chan struct{} // closed when it is deleted
-	change sync.Mutex    // taken by who stops, starts or deletes it
+	ended   chan struct{} // closed when it is deleted
+	settled settled
+	change  sync.Mutex // taken by who stops, starts or deletes it
 
 	mu        sync.Mutex
 	image     image.Image
@@ -84,7 +90,8 @@ type box struct {
 
 func newBox(s service.SandboxSpec) *box {
 	return &box{
-		spec: s, ended: make(chan struct{}), running: map[*execution]bool{}, status: sandbox.Running, ports: s.Ports, health: sandbox.Health{Status: sandbox.HealthNone},
+		settled: settled{turn: make(chan struct{}, 1), keys: map[string]bool{}},
+		spec:    s, ended: make(chan struct{}), running: map[*execution]bool{}, status: sandbox.Running, ports: s.Ports, health: sandbox.Health{Status: sandbox.HealthNone},
 	}
 }
 

@@ -190,7 +190,6 @@ func TestExecRefusals(t *testing.T) {
 		{"bad base64", sandbox.ExecRequest{Code: new(""), Stdin: new("?"), StdinEncoding: new("base64")}, sandbox.Invalid, []string{"stdin"}},
 		{"another language", sandbox.ExecRequest{Code: new(""), Language: new("bash")}, "", nil},
 		{"an unknown one", sandbox.ExecRequest{Code: new(""), Language: new("cobol")}, sandbox.UnsupportedLanguage, []string{"language"}},
-		{"dependencies", sandbox.ExecRequest{Code: new(""), Deps: []string{"six"}}, sandbox.NotSupported, []string{"deps"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := policy.Default().Exec(tc.req, "python", sandbox.Limits{TimeoutMS: 1}, nil)

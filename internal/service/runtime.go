@@ -22,7 +22,7 @@ type Runtime interface {
 	// Create checks image, interpreter, user and directory and makes the sandbox's first machine.
 	//
 	// Errors: ImagePreparing (RetryAfterSecs set), ImageNotFound, LanguageRuntimeMissing, UserNotFound, NotSupported,
-	// MicroVMUnavailable, Capacity. On error nothing of s.ID is left.
+	// MicroVMUnavailable, PortNotAllowed, PortInUse, Capacity. On error nothing of s.ID is left.
 	Create(ctx context.Context, s SandboxSpec) (SandboxState, error)
 	// Exec runs one program and returns when it has ended. Output goes to out, at most MaxOutputBytes a stream, while the
 	// program runs. When ctx ends first, the program is killed and the outcome is Cancelled, with no error; so too when
