@@ -3,7 +3,7 @@ package sandbox
 // CreateRequest is the body of the create call. A nil field is one that the client left out.
 type CreateRequest struct {
 	Language        *string             `json:"language,omitempty" required:"true" doc:"python or bash; node, go and rust are known, but not served yet" example:"python"`
-	Image           *string             `json:"image,omitempty" doc:"Overrides the language's image. Not supported yet."`
+	Image           *string             `json:"image,omitempty" doc:"Overrides the language's image: REPOSITORY[:TAG] or REPOSITORY@sha256:… of a registry; for role operator also deb:SUITE?include=a,b and, below the configured folders, oci:DIR, oci-archive:FILE, docker-archive:FILE, dir:PATH."`
 	CreateWaitSecs  *int                `json:"create_wait_secs,omitempty" minimum:"0" maximum:"300" doc:"How long the call waits for an image that must first be made; 60 unless given. Longer: 503 image_preparing."`
 	Mode            *string             `json:"mode,omitempty" enum:"ephemeral,stateful" doc:"ephemeral (the default): every exec starts from the same clean state. stateful: files and processes stay."`
 	ResourceLimits  *LimitsRequest      `json:"resource_limits,omitempty"`

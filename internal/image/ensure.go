@@ -55,7 +55,7 @@ func (s *Store) ensure(ctx context.Context, by Asker, ref string, anew bool, pro
 			return img, nil
 		}
 	}
-	f, err := s.join(r, credentials)
+	f, err := s.join(r, by, credentials)
 	if err != nil {
 		return Image{}, err
 	}
@@ -87,7 +87,7 @@ func (s *Store) ready(r reference) (manifest, bool) {
 }
 
 // join gives the pull or build of r that is under way, or starts it.
-func (s *Store) join(r reference, credentials bool) (*flight, error) {
+func (s *Store) join(r reference, by Asker, credentials bool) (*flight, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ref := r.String()
@@ -100,7 +100,7 @@ func (s *Store) join(r reference, credentials bool) (*flight, error) {
 	f := &flight{done: make(chan struct{}), changed: make(chan struct{}), now: Progress{Ref: ref, Phase: "waiting"}}
 	s.flights[ref] = f
 	s.work.Go(func() {
-		f.img, f.err = s.obtain(s.ctx, r, credentials, func(phase string, done, total int64) {
+		f.img, f.err = s.obtain(s.ctx, r, by, credentials, func(phase string, done, total int64) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			f.now = Progress{Ref: ref, Phase: phase, Done: done, Total: total}
@@ -121,12 +121,12 @@ func (s *Store) join(r reference, credentials bool) (*flight, error) {
 	return f, nil
 }
 
-func (s *Store) obtain(ctx context.Context, r reference, credentials bool, step func(string, int64, int64)) (Image, error) {
+func (s *Store) obtain(ctx context.Context, r reference, by Asker, credentials bool, step func(string, int64, int64)) (Image, error) {
 	switch r.form {
 	case packages:
 		return s.build(ctx, r, step)
 	case registryForm:
-		return s.pull(ctx, r, credentials, step)
+		return s.pull(ctx, r, by, credentials, step)
 	}
 	return s.local(ctx, r, step)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"slices"
@@ -29,13 +30,12 @@ const (
 )
 
 // pull makes the image of a registry's reference. Errors: ImageNotFound, with the reason; NotSupported; Capacity.
-func (s *Store) pull(ctx context.Context, r reference, credentials bool, step func(string, int64, int64)) (Image, error) {
-	select {
-	case s.turns <- struct{}{}:
-		defer func() { <-s.turns }()
-	case <-ctx.Done():
-		return Image{}, ctx.Err()
+func (s *Store) pull(ctx context.Context, r reference, by Asker, credentials bool, step func(string, int64, int64)) (Image, error) {
+	done, err := s.turn(ctx, by.Namespace)
+	if err != nil {
+		return Image{}, err
 	}
+	defer done()
 	ctx, cancel := context.WithTimeoutCause(ctx, pullTime, errSlow)
 	defer cancel()
 	step("resolve", 0, 0)
@@ -58,6 +58,34 @@ func (s *Store) pull(ctx context.Context, r reference, credentials bool, step fu
 	return made, nil
 }
 
+// turn waits until few enough pulls are under way, and refuses a namespace that has its share of them: a registry can make
+// a pull last as long as it likes.
+func (s *Store) turn(ctx context.Context, namespace string) (done func(), err error) {
+	s.mu.Lock()
+	if s.pulling[namespace] >= pullsOfOne {
+		s.mu.Unlock()
+		e := sandbox.Errorf(sandbox.Capacity, nil, "namespace %s pulls %d images at once already: try again when one is there", namespace, pullsOfOne)
+		e.RetryAfterSecs = 10
+		return nil, e
+	}
+	s.pulling[namespace]++
+	s.mu.Unlock()
+	leave := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.pulling[namespace]--; s.pulling[namespace] == 0 {
+			delete(s.pulling, namespace)
+		}
+	}
+	select {
+	case s.turns <- struct{}{}:
+		return func() { <-s.turns; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
+}
+
 var errSlow = errors.New("it takes too long")
 
 func (s *Store) remoteOptions(ctx context.Context, credentials bool) []remote.Option {
@@ -78,6 +106,7 @@ func pullError(ctx context.Context, r reference, err error) error {
 	}
 	reason := "its registry can't be asked now, or what it sends is not what it promised"
 	var wrong *broken
+	var dial *net.OpError
 	var status *transport.Error
 	switch {
 	case errors.As(err, &wrong):
@@ -86,8 +115,8 @@ func pullError(ctx context.Context, r reference, err error) error {
 		reason = "to pull it takes more than an hour"
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, errPrivate):
-		reason = errPrivate.Error()
+	case errors.Is(err, errPrivate), errors.As(err, &dial) && dial.Op == "dial": // the same words, whichever names there are
+		reason = "its registry can't be reached: it is not there, or at a private address that images.allow_private_registries does not list"
 	case errors.As(err, &status) && slices.Contains([]int{http.StatusNotFound, http.StatusUnauthorized, http.StatusForbidden}, status.StatusCode):
 		reason = "its registry has it not, or not for everyone; an operator can grant credentials for it in images.private"
 	case errors.As(err, &status):

@@ -31,6 +31,7 @@ type Store struct {
 
 	mu       sync.Mutex
 	flights  map[string]*flight
+	pulling  map[string]int  // by namespace
 	expected map[string]bool // layers of images that are being made
 	work     sync.WaitGroup
 }
@@ -46,7 +47,10 @@ type Options struct {
 // Usual are the bounds of one image.
 var Usual = Bounds{Bytes: 16 << 30, Files: 1 << 20}
 
-const pullsAtOnce = 3
+const (
+	pullsAtOnce = 6
+	pullsOfOne  = 3 // of one namespace
+)
 
 // Open gives the store in dir, making it where it is missing and removing what an interrupted build left. dir must be
 // on a disk file system: EROFS files on others can't be mounted without a loop device.
@@ -64,7 +68,7 @@ func OpenWith(dir string, o Options) (*Store, error) {
 		}
 	}
 	s := &Store{
-		dir: dir, flights: map[string]*flight{}, expected: map[string]bool{}, turns: make(chan struct{}, pullsAtOnce),
+		dir: dir, flights: map[string]*flight{}, expected: map[string]bool{}, turns: make(chan struct{}, pullsAtOnce), pulling: map[string]int{},
 		roots: o.LocalRoots, transport: newTransport(o.PrivateRegistries), bounds: o.Bounds,
 	}
 	if s.bounds == (Bounds{}) {

@@ -36,7 +36,7 @@ func public(a netip.Addr) bool {
 }
 
 // errPrivate means that a registry's name leads to where it may not.
-var errPrivate = errors.New("its address is a private one, which images.allow_private_registries does not list")
+var errPrivate = errors.New("a private address that is not listed")
 
 // guard dials public addresses, and others for the registries that the operator lists, by the address really connected to.
 type guard struct {
