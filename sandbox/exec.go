@@ -11,7 +11,7 @@ type ExecRequest struct {
 	Code           *string                `json:"code,omitempty" doc:"The program."`
 	Command        []string               `json:"command,omitempty" doc:"Program and arguments, instead of code."`
 	Language       *string                `json:"language,omitempty" doc:"Of the code; the sandbox's unless given."`
-	Deps           []string               `json:"deps,omitempty" doc:"Not supported yet."`
+	Deps           []string               `json:"deps,omitempty" doc:"Packages that the program needs, in the spelling of its language's manager (requests==2.32.3, lodash@4.17.21, apt:jq). An ephemeral sandbox has them for this exec, a stateful one for good."`
 	TimeoutSecs    *int                   `json:"timeout_secs,omitempty" minimum:"1" doc:"Wins over resource_limits.timeout_ms."`
 	ResourceLimits *LimitsRequest         `json:"resource_limits,omitempty" doc:"May only lower the sandbox's; the time alone may also be longer."`
 	Stdin          *string                `json:"stdin,omitempty"`
@@ -35,7 +35,7 @@ type ExecuteRequest struct {
 	Code           *string                `json:"code,omitempty" doc:"The program."`
 	Command        []string               `json:"command,omitempty" doc:"Program and arguments, instead of code."`
 	Language       *string                `json:"language,omitempty" doc:"Required without sandbox_id."`
-	Deps           []string               `json:"deps,omitempty" doc:"Not supported yet."`
+	Deps           []string               `json:"deps,omitempty" doc:"Packages that the program needs, in the spelling of its language's manager (requests==2.32.3, lodash@4.17.21, apt:jq). An ephemeral sandbox has them for this exec, a stateful one for good."`
 	TimeoutSecs    *int                   `json:"timeout_secs,omitempty" minimum:"1"`
 	ResourceLimits *LimitsRequest         `json:"resource_limits,omitempty"`
 	Stdin          *string                `json:"stdin,omitempty"`

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"outpost.run/outpost/client"
+	"outpost.run/outpost/internal/config"
 	"outpost.run/outpost/internal/image"
 )
 
@@ -18,10 +19,18 @@ import (
 func imagesDir(dataDir string) string { return filepath.Join(dataDir, "images") }
 
 // imageStore opens the store of a data directory; a server may use it at the same time.
-type imageStore struct{ dataDir string }
+type imageStore struct{ dataDir, config string }
 
+// open takes the operator's word for which references the host's credentials are; who calls this on the host may read any
+// path and ask any registry.
 func (s imageStore) open() (*image.Store, error) {
-	return image.Open(imagesDir(cmp.Or(s.dataDir, os.Getenv("OUTPOST_DATA_DIR"), client.DefaultDataDir)))
+	c, err := config.Load(config.Sources{File: s.config, Env: os.LookupEnv, Flags: func(string) (string, bool) { return "", false }})
+	if err != nil {
+		return nil, err
+	}
+	o := imageOptions(c.Images)
+	o.LocalRoots, o.PrivateRegistries = []string{"/"}, []string{"*"}
+	return image.OpenWith(imagesDir(cmp.Or(s.dataDir, c.DataDir, client.DefaultDataDir)), o)
 }
 
 func imageCommand() *cobra.Command {
@@ -31,10 +40,11 @@ func imageCommand() *cobra.Command {
 		Short: "List, make and remove what machines start from",
 		Long:  `Works on the image store of a data directory on this host, whether a server runs on it or not.`,
 	}
+	cmd.PersistentFlags().StringVar(&at.config, "config", "", "the server's configuration file, for images.private")
 	cmd.PersistentFlags().StringVar(&at.dataDir, "data-dir", "", "data directory (OUTPOST_DATA_DIR; else "+client.DefaultDataDir+")")
 	cmd.AddCommand(imageList(&at), imageRemove(&at), imagePrune(&at),
-		imageEnsure(&at, "pull REFERENCE...", "Fetch images from their registries", "  outpost image pull library/python:3.13"),
-		imageEnsure(&at, "build REFERENCE...", "Make images from Debian packages", `  outpost image build 'deb:trixie?include=python3'`))
+		imageRefresh(&at, "pull REFERENCE...", "Fetch images from their registries, or take them in from a path", "  outpost image pull library/python:3.13\n  outpost image pull oci-archive:/srv/images/app.tar"),
+		imageRefresh(&at, "build REFERENCE...", "Make images from Debian packages", `  outpost image build 'deb:trixie?include=python3'`))
 	return cmd
 }
 
@@ -58,6 +68,7 @@ func imageList(at *imageStore) *cobra.Command {
 				SizeBytes int64     `json:"size_bytes"`
 				CreatedAt time.Time `json:"created_at"`
 				UsedAt    time.Time `json:"used_at"`
+				Private   bool      `json:"private"` // pulled with the host's credentials
 			}
 			rows, cells := []row{}, [][]string{}
 			for _, i := range all {
@@ -74,9 +85,9 @@ func imageList(at *imageStore) *cobra.Command {
 	return cmd
 }
 
-func imageEnsure(at *imageStore, use, short, example string) *cobra.Command {
+func imageRefresh(at *imageStore, use, short, example string) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short + "; nothing is done for those that are ready", Example: example, Args: cobra.MinimumNArgs(1),
+		Use: use, Short: short, Example: example, Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, refs []string) error {
 			s, err := at.open()
 			if err != nil {
@@ -84,7 +95,7 @@ func imageEnsure(at *imageStore, use, short, example string) *cobra.Command {
 			}
 			defer s.Close()
 			for _, ref := range refs {
-				img, err := s.Ensure(cmd.Context(), ref, progressLines(cmd.ErrOrStderr()))
+				img, err := s.Refresh(cmd.Context(), ref, progressLines(cmd.ErrOrStderr()))
 				if err != nil {
 					return err
 				}

@@ -43,7 +43,7 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	if err != nil {
 		return nil, err
 	}
-	images, err := image.Open(filepath.Join(c.DataDir, "images"))
+	images, err := image.OpenWith(filepath.Join(c.DataDir, "images"), imageOptions(c.Images))
 	if err != nil {
 		return nil, err
 	}
@@ -55,8 +55,17 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	if err != nil {
 		return nil, err
 	}
-	go prepareImages(ctx, images, []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}, log)
-	return node.New(node.Config{Engine: engine, Images: images, Volumes: volumes, GPUs: gpus, Network: net, Log: log}), nil
+	defaults := []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}
+	go prepareImages(ctx, images, defaults, log)
+	n := node.New(node.Config{Engine: engine, Images: images, Default: defaults, Budget: int64(c.Images.StoreGB) << 30, Volumes: volumes, GPUs: gpus, Network: net, Log: log})
+	return n, n.ServeDeps(depsOptions(ctx, c, images))
+}
+
+// imageOptions is what the configuration says on images; one alone is never larger than the store may be.
+func imageOptions(c config.Images) image.Options {
+	o := image.Options{LocalRoots: c.LocalRoots, Private: c.Private, PrivateRegistries: c.AllowPrivateRegistries, Bounds: image.Usual}
+	o.Bounds.Bytes = min(o.Bounds.Bytes, int64(c.StoreGB)<<30)
+	return o
 }
 
 // missing lists what is required and not there, a line each.

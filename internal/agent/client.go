@@ -41,6 +41,12 @@ func (c *Conn) Mount(m Mount, tree *os.File) error {
 	return err
 }
 
+// Unmount takes away what Mount showed at a path.
+func (c *Conn) Unmount(path string) error {
+	_, err := c.call(KindUnmount, Mount{Path: path}, nil)
+	return err
+}
+
 // Ping asks whether the agent answers.
 func (c *Conn) Ping() error {
 	_, err := c.call(KindPing, struct{}{}, nil)

@@ -25,6 +25,7 @@ const (
 	KindSetup    Kind = 'S' // -> Setup
 	KindPark     Kind = 'P' // -> Park
 	KindMount    Kind = 'M' // -> Mount
+	KindUnmount  Kind = 'U' // -> Mount, the path alone
 	KindPing     Kind = 'A' // -> nothing
 	KindOK       Kind = 'K' // <- Place, for all four
 	KindError    Kind = 'X' // <- Failure; the connection is over
@@ -47,6 +48,9 @@ const (
 	// MaxCollect bounds what one exec's collected files may be together.
 	MaxCollect = 8 << 20
 )
+
+// DefaultPath is the PATH of programs where nobody sets one.
+const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Setup furnishes the machine; it is the first call in its life.
 type Setup struct {

@@ -54,6 +54,9 @@ func Furnish(tree *os.File, r Root) error {
 	if err := enter(proc, tree); err != nil {
 		return err
 	}
+	if err := places(); err != nil {
+		return err
+	}
 	_ = os.WriteFile("/proc/self/comm", []byte("outpost-agent"), 0) // for the host's ps; it was started by a descriptor's number
 	if err := devices(nodes, r.ShmBytes); err != nil {
 		return err
@@ -164,22 +167,56 @@ func processors(n int) error {
 
 // Shut makes the root read-only but for some directories of it, which must be there.
 func Shut(writable []string) error {
-	trees := map[string]*os.File{}
-	for _, dir := range writable {
-		fd, err := unix.OpenTree(unix.AT_FDCWD, RootDir+dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	root, err := os.Open(RootDir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	type hole struct{ at, tree int }
+	var holes []hole
+	defer func() {
+		for _, h := range holes {
+			unix.Close(h.at)
+			unix.Close(h.tree)
+		}
+	}()
+	for _, dir := range writable { // an image may have a link there
+		at, err := unix.Openat2(int(root.Fd()), dir, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
 		if err != nil {
 			return fmt.Errorf("%s: %w", dir, err)
 		}
-		trees[dir] = os.NewFile(uintptr(fd), dir)
+		tree, err := unix.OpenTree(at, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+		if err != nil {
+			unix.Close(at)
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+		holes = append(holes, hole{at, tree})
 	}
 	if err := readOnly(RootDir); err != nil {
 		return err
 	}
-	for dir, tree := range trees {
-		if err := host.AttachTree(tree, RootDir+dir); err != nil {
-			return fmt.Errorf("%s: %w", dir, err)
+	for i, h := range holes {
+		if err := unix.MoveMount(h.tree, "", h.at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+			return fmt.Errorf("%s: %w", writable[i], err)
 		}
-		tree.Close()
+	}
+	return nil
+}
+
+// places makes what is mounted on, where an image lacks it or has something else there.
+func places() error {
+	for _, name := range []string{"dev", "proc", "sys"} {
+		at := filepath.Join(RootDir, name)
+		if st, err := os.Lstat(at); err == nil && st.IsDir() {
+			continue
+		} else if err == nil {
+			if err := os.Remove(at); err != nil {
+				return err
+			}
+		}
+		if err := os.Mkdir(at, 0o755); err != nil {
+			return err
+		}
 	}
 	return nil
 }

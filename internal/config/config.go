@@ -27,6 +27,7 @@ type Config struct {
 	RateLimit RateLimit           `json:"rate_limit"`
 	Policy    Policy              `json:"policy"`
 	Images    Images              `json:"images"`
+	Deps      Deps                `json:"deps"`
 	GPUs      map[string][]string `json:"gpus" doc:"CDI device names by kind of GPU"`
 	CDIDirs   []string            `json:"cdi_dirs" doc:"folders of CDI specifications; /etc/cdi and /var/run/cdi unless given"`
 	Disk      Disk                `json:"disk"`
@@ -85,15 +86,23 @@ type Quota struct {
 
 // Images are the images of the languages, and how images are kept.
 type Images struct {
-	Python                 string            `json:"python" doc:"image of the language; empty: not served"`
-	Bash                   string            `json:"bash" doc:"image of the language; empty: not served"`
-	Node                   string            `json:"node" doc:"image of the language; empty: not served"`
-	Go                     string            `json:"go" doc:"image of the language; empty: not served"`
-	Rust                   string            `json:"rust" doc:"image of the language; empty: not served"`
-	StoreGB                int               `json:"store_gb" minimum:"1" doc:"how much the image store may hold"`
-	LocalRoots             []string          `json:"local_roots" doc:"folders that images may be taken from"`
-	Private                map[string]string `json:"private" doc:"registry credentials"`
-	AllowPrivateRegistries []string          `json:"allow_private_registries" doc:"registries at private addresses that may be asked"`
+	Python                 string              `json:"python" doc:"image of the language; empty: not served"`
+	Bash                   string              `json:"bash" doc:"image of the language; empty: not served"`
+	Node                   string              `json:"node" doc:"image of the language; empty: not served"`
+	Go                     string              `json:"go" doc:"image of the language; empty: not served"`
+	Rust                   string              `json:"rust" doc:"image of the language; empty: not served"`
+	StoreGB                int                 `json:"store_gb" minimum:"1" doc:"how much the image store may hold"`
+	LocalRoots             []string            `json:"local_roots" doc:"folders that images may be taken from"`
+	Private                map[string][]string `json:"private" doc:"namespaces that may use the host's registry credentials, by repository or PLACE/*; * is all"`
+	AllowPrivateRegistries []string            `json:"allow_private_registries" doc:"registries at private addresses that may be asked"`
+}
+
+// Deps are the indexes that dependencies come from. Credentials may stand in the addresses; no sandbox sees them.
+type Deps struct {
+	PipIndex    string `json:"pip_index" doc:"index of Python packages; empty: what the host's pip settings say, else pip's own"`
+	NpmRegistry string `json:"npm_registry" doc:"registry of Node packages; empty: what the host's npm settings say, else npm's own"`
+	GoProxy     string `json:"go_proxy" doc:"list of Go module proxies; empty: what the host's Go settings say, else Go's own"`
+	CargoIndex  string `json:"cargo_index" doc:"sparse index of crates; empty: what the host's cargo settings say, else cargo's own"`
 }
 
 // Disk keeps the host's disk from filling up.

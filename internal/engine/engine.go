@@ -87,6 +87,8 @@ type Machine interface {
 	//
 	// Errors: Invalid (the path can't be made), Lost.
 	Attach(ctx context.Context, m Mount) error
+	// Detach takes away what Attach showed at a path; what still uses it goes on. Error: Lost.
+	Detach(ctx context.Context, path string) error
 	// NetworkNamespace opens the one that the machine's packets are in.
 	NetworkNamespace() (*os.File, error)
 	// Ping asks the agent whether it answers. Error: Lost.

@@ -30,11 +30,8 @@ const recipe = "2"
 
 // build makes the image of r: its base layer, and one of what it includes beyond the base. Layers that are there
 // already are taken as they are.
-func (s *Store) build(ctx context.Context, r reference, progress func(Progress)) (Image, error) {
+func (s *Store) build(ctx context.Context, r reference, step func(string, int64, int64)) (Image, error) {
 	ref := r.String()
-	step := func(phase string, done, total int64) {
-		progress(Progress{Ref: ref, Phase: phase, Done: done, Total: total})
-	}
 	unlock, err := s.lock(ctx, buildLock)
 	if err != nil {
 		return Image{}, err
@@ -65,7 +62,7 @@ func (s *Store) build(ctx context.Context, r reference, progress func(Progress))
 			layers = append(layers, top)
 		}
 	}
-	img, err := s.keep(ref, layers, defaultConfig)
+	img, err := s.keep(ref, manifest{Layers: layers, Config: defaultConfig})
 	if err != nil {
 		return Image{}, err
 	}
@@ -90,7 +87,7 @@ func (s *Store) layer(ctx context.Context, a *apt, spec layerSpec, step func(str
 	var installed []byte
 	if spec.lower != "" {
 		var err error
-		if installed, err = s.readFromLayer(spec.lower, dpkgDir+"/status"); err != nil {
+		if installed, err = s.readFromLayer(spec.lower, dpkgDir+"/status", maxDebBytes); err != nil {
 			return "", err
 		}
 	}
@@ -307,7 +304,7 @@ func (a *apt) forgetDownloads() error {
 }
 
 // readFromLayer reads one file of a layer without mounting it.
-func (s *Store) readFromLayer(digest, name string) ([]byte, error) {
+func (s *Store) readFromLayer(digest, name string, most int64) ([]byte, error) {
 	f, err := os.Open(s.layerPath(digest))
 	if err != nil {
 		return nil, err
@@ -322,5 +319,5 @@ func (s *Store) readFromLayer(digest, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	return io.ReadAll(file)
+	return io.ReadAll(io.LimitReader(file, most))
 }

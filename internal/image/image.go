@@ -9,17 +9,10 @@ type Image struct {
 	Config Config
 }
 
-// Config is what an image says about running programs in it.
-type Config struct {
-	User       string
-	Env        [][2]string
-	WorkingDir string
-}
-
 // Progress is one step of making an image, for people and for ImagePreparing errors.
 type Progress struct {
 	Ref   string
-	Phase string // "lists", "resolve", "download", "unpack", "configure", "write"
+	Phase string // "waiting", "lists", "resolve", "download", "unpack", "configure", "write"
 	Done  int64  // of Total, in the phase's own unit
 	Total int64  // 0: unknown
 }

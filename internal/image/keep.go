@@ -23,6 +23,7 @@ type Info struct {
 	SizeBytes int64 // of its layers, those it shares with others included
 	CreatedAt time.Time
 	UsedAt    time.Time // when it was last asked for
+	Private   bool      // the host's credentials were used to get it
 }
 
 // manifest is an image as it lies in refs/, named by the sum of its reference; its modification time is its last use.
@@ -30,6 +31,7 @@ type manifest struct {
 	Ref       string    `json:"ref"`
 	Layers    []string  `json:"layers"` // hex sha256, the lowest first
 	Config    Config    `json:"config"`
+	Private   bool      `json:"private,omitempty"` // the host's credentials were used to get it
 	CreatedAt time.Time `json:"created_at"`
 }
 
@@ -105,7 +107,7 @@ func (s *Store) List() ([]Info, error) {
 		} else if err != nil {
 			return nil, sandbox.Errorf(sandbox.Internal, err, "the image store has an unreadable entry; image rm and build mend it")
 		}
-		info := Info{Ref: m.Ref, Digest: m.digest(), CreatedAt: m.CreatedAt}
+		info := Info{Ref: m.Ref, Digest: m.digest(), CreatedAt: m.CreatedAt, Private: m.Private}
 		for _, l := range m.Layers {
 			if st, err := os.Stat(s.layerPath(l)); err == nil {
 				info.SizeBytes += st.Size()
@@ -121,8 +123,8 @@ func (s *Store) List() ([]Info, error) {
 }
 
 // keep records an image whose layers are in the store.
-func (s *Store) keep(ref string, layers []string, config Config) (Image, error) {
-	m := manifest{Ref: ref, Layers: layers, Config: config, CreatedAt: time.Now().UTC()}
+func (s *Store) keep(ref string, m manifest) (Image, error) {
+	m.Ref, m.CreatedAt = ref, time.Now().UTC()
 	b, err := json.Marshal(m)
 	if err != nil {
 		return Image{}, err

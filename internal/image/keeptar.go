@@ -26,7 +26,7 @@ type Bounds struct {
 // Errors: Invalid, the stream is no tar, or its entries make no tree or go over the bounds, with the reason; Capacity, the store's disk is full;
 // Internal; the stream's and ctx's own.
 func (s *Store) KeepTar(ctx context.Context, key string, tar io.Reader, b Bounds) (layerPath string, err error) {
-	digest, err := s.keepStream(ctx, s.keptPath(key), tar, layerOf{bounds: b}, func(int64) {})
+	digest, _, err := s.keepStream(ctx, s.keptPath(key), tar, layerOf{bounds: b}, func(int64) {})
 	var wrong *broken
 	if errors.As(err, &wrong) {
 		return "", sandbox.Errorf(sandbox.Invalid, nil, "the layer can't be made: %s", wrong.reason)
@@ -51,45 +51,55 @@ func (s *Store) Made(key string) (layerPath string, ok bool) {
 // layerOf says what a stream's layer is made for.
 type layerOf struct {
 	bounds Bounds
-	oci    bool     // a layer of a registry: names may take away
-	below  []string // the layers under it, the lowest first
+	oci    bool         // a layer of a registry: names may take away
+	verify func() error // asked when the stream was read; nil for none
+	below  []string     // the layers under it, the lowest first
 }
 
 // keepStream makes a layer of a tar stream and records it. It needs no lock: a stream may be slow. Errors:
 // *broken, what is wrong with the stream.
-func (s *Store) keepStream(ctx context.Context, record string, stream io.Reader, of layerOf, step func(done int64)) (digest string, err error) {
+func (s *Store) keepStream(ctx context.Context, record string, stream io.Reader, of layerOf, step func(done int64)) (digest string, used Bounds, err error) {
 	dir, release, err := s.tempDir()
 	if err != nil {
-		return "", err
+		return "", used, err
 	}
 	defer release()
 	spool, err := os.OpenFile(filepath.Join(dir, "spool"), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
-		return "", err
+		return "", used, err
 	}
 	defer spool.Close()
 	under, err := openBelow(of.below)
 	if err != nil {
-		return "", err
+		return "", used, err
 	}
 	defer under.close()
 	t := newTree(of.bounds, under)
 	r := tarReader{tree: t, spool: spool, oci: of.oci}
-	if err := r.read(ctx, stream); err != nil {
-		return "", full(err)
+	err = r.read(ctx, stream)
+	if err == nil && of.verify != nil {
+		err = of.verify()
 	}
+	if err == nil {
+		digest, err = s.keepTree(ctx, record, dir, t, spool, step)
+	}
+	return digest, Bounds{r.at, t.entries}, full(err)
+}
+
+// keepTree writes a tree in a folder of its own and records it.
+func (s *Store) keepTree(ctx context.Context, record, dir string, t *tree, spool io.ReaderAt, step func(done int64)) (digest string, err error) {
 	out, err := os.OpenFile(filepath.Join(dir, "layer"), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return "", err
 	}
 	defer out.Close()
 	if err := t.write(ctx, out, spool, step); err != nil {
-		return "", full(err)
+		return "", err
 	}
 	return s.takeIn(ctx, record, out)
 }
 
-// takeIn takes a finished layer into the store and records its digest in a file, see keptPath and madePath.
+// takeIn takes a finished layer into the store and records its digest in a file, see keptPath and madePath; "" for none.
 func (s *Store) takeIn(ctx context.Context, record string, layer *os.File) (digest string, err error) {
 	digest, err = sum(layer)
 	if err != nil {
@@ -106,7 +116,9 @@ func (s *Store) takeIn(ctx context.Context, record string, layer *os.File) (dige
 	if err := errors.Join(os.Rename(layer.Name(), s.layerPath(digest)), syncDir(filepath.Join(s.dir, "layers"))); err != nil {
 		return "", err
 	}
-	s.expect(digest)
+	if s.expect(digest); record == "" {
+		return digest, nil
+	}
 	return digest, s.writeWhole(record, []byte(digest))
 }
 

@@ -52,6 +52,15 @@ func (s *Store) Pinned() ([]string, error) {
 	return owners, err
 }
 
+// PinOf gives the image that is pinned for owner.
+func (s *Store) PinOf(owner string) (Image, bool) {
+	m, err := readManifest(s.pinPath(owner))
+	if err != nil {
+		return Image{}, false
+	}
+	return s.imageOf(m)
+}
+
 // ByDigest gives the image of that digest, if it is pinned or an image that is ready.
 func (s *Store) ByDigest(digest string) (Image, bool) {
 	for _, kind := range []string{"pins", "refs"} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,24 +23,37 @@ type Store struct {
 	ctx   context.Context // of all builds; ended by Close
 	close context.CancelFunc
 
+	roots     []string
+	grants    []grant
+	transport http.RoundTripper
+	bounds    Bounds        // of one image
+	turns     chan struct{} // of pulls
+
 	mu       sync.Mutex
 	flights  map[string]*flight
 	expected map[string]bool // layers of images that are being made
 	work     sync.WaitGroup
 }
 
-// flight is one build under way and what its waiters see of it.
-type flight struct {
-	done    chan struct{}
-	changed chan struct{} // closed and replaced with each step
-	now     Progress
-	img     Image
-	err     error
+// Options is the operator's word on images.
+type Options struct {
+	LocalRoots        []string            // folders below which images by path may lie
+	Private           map[string][]string // what of registries the host's credentials are for, and for which namespaces
+	PrivateRegistries []string            // HOST or HOST:PORT of registries at private addresses that may be asked
+	Bounds            Bounds              // of one image; zero: the usual
 }
+
+// Usual are the bounds of one image.
+var Usual = Bounds{Bytes: 16 << 30, Files: 1 << 20}
+
+const pullsAtOnce = 3
 
 // Open gives the store in dir, making it where it is missing and removing what an interrupted build left. dir must be
 // on a disk file system: EROFS files on others can't be mounted without a loop device.
-func Open(dir string) (*Store, error) {
+func Open(dir string) (*Store, error) { return OpenWith(dir, Options{}) }
+
+// OpenWith is Open with the operator's word. Error Invalid: the word makes no sense.
+func OpenWith(dir string, o Options) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -49,7 +63,16 @@ func Open(dir string) (*Store, error) {
 			return nil, sandbox.Errorf(sandbox.Internal, err, "the image store can't be made")
 		}
 	}
-	s := &Store{dir: dir, flights: map[string]*flight{}, expected: map[string]bool{}}
+	s := &Store{
+		dir: dir, flights: map[string]*flight{}, expected: map[string]bool{}, turns: make(chan struct{}, pullsAtOnce),
+		roots: o.LocalRoots, transport: newTransport(o.PrivateRegistries), bounds: o.Bounds,
+	}
+	if s.bounds == (Bounds{}) {
+		s.bounds = Usual
+	}
+	if s.grants, err = parseGrants(o.Private); err != nil {
+		return nil, err
+	}
 	s.ctx, s.close = context.WithCancel(context.Background())
 	if err := s.removeLeftovers(); err != nil {
 		return nil, sandbox.Errorf(sandbox.Internal, err, "what an interrupted image build left can't be removed")
@@ -61,102 +84,6 @@ func Open(dir string) (*Store, error) {
 func (s *Store) Close() {
 	s.close()
 	s.work.Wait()
-}
-
-// Ensure gives the image of ref, building it where it is missing; progress (nil for none) is called from this goroutine
-// while it waits. Callers of one ref share one build, which goes on when a caller's ctx ends.
-//
-// Errors: ImageNotFound, a reference, suite or package that is not there; NotSupported, this host can't build images,
-// with what mends it; Internal, with the failing tool's last line. A failed build is tried anew by the next call.
-func (s *Store) Ensure(ctx context.Context, ref string, progress func(Progress)) (Image, error) {
-	r, err := parseReference(ref)
-	if err != nil {
-		return Image{}, err
-	}
-	ref = r.String()
-	if img, ok := s.Get(ref); ok {
-		return img, nil
-	}
-	f, err := s.join(r)
-	if err != nil {
-		return Image{}, err
-	}
-	for {
-		s.mu.Lock()
-		now, changed := f.now, f.changed
-		s.mu.Unlock()
-		if progress != nil && now.Phase != "" {
-			progress(now)
-		}
-		select {
-		case <-f.done:
-			return f.img, f.err
-		case <-changed:
-		case <-ctx.Done():
-			return Image{}, ctx.Err()
-		}
-	}
-}
-
-// join gives the build of r that is under way, or starts it.
-func (s *Store) join(r reference) (*flight, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ref := r.String()
-	if f, ok := s.flights[ref]; ok {
-		return f, nil
-	}
-	if s.ctx.Err() != nil {
-		return nil, sandbox.Errorf(sandbox.ShuttingDown, nil, "the image store is closed")
-	}
-	f := &flight{done: make(chan struct{}), changed: make(chan struct{}), now: Progress{Ref: ref, Phase: "lists"}}
-	s.flights[ref] = f
-	s.work.Go(func() {
-		f.img, f.err = s.build(s.ctx, r, func(p Progress) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			f.now = p
-			close(f.changed)
-			f.changed = make(chan struct{})
-		})
-		if f.err != nil && s.ctx.Err() != nil {
-			f.err = sandbox.Errorf(sandbox.ShuttingDown, f.err, "the image build was ended")
-		}
-		f.err = typed(f.err)
-		s.mu.Lock()
-		if delete(s.flights, ref); len(s.flights) == 0 {
-			clear(s.expected)
-		}
-		s.mu.Unlock()
-		close(f.done)
-	})
-	return f, nil
-}
-
-// typed gives err the code Internal where it has none.
-func typed(err error) error {
-	if err == nil {
-		return nil
-	}
-	if _, ok := errors.AsType[*sandbox.Error](err); ok {
-		return err
-	}
-	return sandbox.Errorf(sandbox.Internal, err, "the image could not be made; the server's log says why")
-}
-
-// Building tells how far the build of ref is, if one is under way in this process.
-func (s *Store) Building(ref string) (Progress, bool) {
-	r, err := parseReference(ref)
-	if err != nil {
-		return Progress{}, false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f, ok := s.flights[r.String()]
-	if !ok {
-		return Progress{}, false
-	}
-	return f.now, true
 }
 
 // The locks hold against other processes too.

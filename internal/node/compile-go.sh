@@ -4,9 +4,11 @@
 s=$1 f=$2
 shift 2
 std=/var/cache/go-build
+deps=/opt/deps/go # where internal/deps puts modules, with all that is compiled
 settings=${GOENV:-${XDG_CONFIG_HOME:-$HOME/.config}/go/env} # of go env -w
 
 plain() {
+	[ ! -e $deps/go.work ] || return
 	[ -f $std/importcfg ] && [ ! -e "$settings" ] && [ "$(command -v go)" = /usr/bin/go ] || return
 	[ -z "$GOFLAGS$GOROOT$GOOS$GOARCH$GOAMD64$GOARM64$GOEXPERIMENT$GOTOOLCHAIN$GOCACHE$CGO_ENABLED" ] || return
 	d=$PWD
@@ -21,6 +23,10 @@ plain() {
 }
 
 whole() {
+	if [ -e $deps/go.work ]; then
+		std=$deps/build
+		export GOWORK=$deps/go.work GOMODCACHE=$deps/modules GOPROXY=off GOSUMDB=off GOTOOLCHAIN=local
+	fi
 	if [ -z "$GOCACHE" ]; then # it must be one that go can write to
 		mkdir "$s/cache"
 		if [ -d $std ]; then

@@ -3,12 +3,10 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"outpost.run/outpost/internal/engine"
-	"outpost.run/outpost/internal/image"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
@@ -28,17 +26,18 @@ func (n *Node) Create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 }
 
 func (n *Node) create(ctx context.Context, s service.SandboxSpec) (service.SandboxState, error) {
-	img, err := n.image(ctx, s.Image, s.CreateWait)
+	img, release, err := n.image(ctx, s)
 	if err != nil {
 		return service.SandboxState{}, err
 	}
-	b := newBox(s)
+	defer release()
+	b := newBox(fitted(s, img))
 	b.image = img
 	defer n.equipped(b)
 	if err := n.equip(ctx, b); err != nil {
 		return service.SandboxState{}, err
 	}
-	m, err := n.start(ctx, b, s.Limits)
+	m, err := n.start(ctx, b, s.Limits, needs{})
 	if err != nil {
 		return service.SandboxState{}, errors.Join(err, n.strip(b))
 	}
@@ -57,53 +56,16 @@ func (n *Node) create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 	return b.state(), nil
 }
 
-// image waits for an image that may first have to be made.
-func (n *Node) image(ctx context.Context, ref string, wait time.Duration) (image.Image, error) {
-	if wait <= 0 {
-		wait = time.Minute
-	}
-	limited, cancel := n.bounded(ctx, wait)
-	defer cancel()
-	img, err := n.images.Ensure(limited, ref, nil)
-	if err != nil && errors.Is(limited.Err(), context.DeadlineExceeded) && ctx.Err() == nil {
-		text := "is being made"
-		if p, ok := n.images.Building(ref); ok {
-			text = fmt.Sprintf("is being made: %s %d of %d", p.Phase, p.Done, p.Total)
-		}
-		e := sandbox.Errorf(sandbox.ImagePreparing, nil, "the image %s; try again", text)
-		e.RetryAfterSecs = 5
-		return img, e
-	}
-	return img, err
-}
-
-// imageOf is the sandbox's image; after a restart it is first looked for.
-func (n *Node) imageOf(ctx context.Context, b *box) (image.Image, error) {
-	b.mu.Lock()
-	img := b.image
-	b.mu.Unlock()
-	if len(img.Layers) > 0 {
-		return img, nil
-	}
-	img, err := n.image(ctx, b.spec.Image, b.spec.CreateWait)
-	if err == nil {
-		b.mu.Lock()
-		b.image = img
-		b.mu.Unlock()
-	}
-	return img, err
-}
-
 // startTime is how long the making of a machine may take.
 const startTime = time.Minute
 
-// start makes a fresh machine of the sandbox.
-func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits) (engine.Machine, error) {
+// start makes a fresh machine of the sandbox, which has what the exec needs.
+func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits, x needs) (engine.Machine, error) {
 	id, err := n.own()
 	if err != nil {
 		return nil, err
 	}
-	m, err := n.startAs(ctx, b, engine.MachineSpec{ID: id, Limits: limits})
+	m, err := n.startAs(ctx, b, engine.MachineSpec{ID: id, Limits: limits, Layers: x.layers, Mounts: x.mounts})
 	if err != nil {
 		n.disown(id)
 	}
@@ -116,9 +78,12 @@ func (n *Node) startAs(ctx context.Context, b *box, spec engine.MachineSpec) (en
 	if err != nil {
 		return nil, err
 	}
-	spec.SandboxID, spec.Stateful, spec.Layers = b.spec.ID, b.spec.Mode == sandbox.Stateful, img.Layers
+	if spec.Layers == nil {
+		spec.Layers = img.Layers
+	}
+	spec.SandboxID, spec.Stateful = b.spec.ID, b.spec.Mode == sandbox.Stateful
 	spec.Security, spec.WorkingDir, spec.Env = b.spec.Security, b.spec.WorkingDir, environment(b, nil)
-	spec.Egress, spec.Resolver, spec.Mounts = b.spec.Network.Egress, resolver(b.spec.Network), n.mounts(b)
+	spec.Egress, spec.Resolver, spec.Mounts = b.spec.Network.Egress, resolver(b.spec.Network), append(n.mounts(b), spec.Mounts...)
 	spec.Programs = languages[b.spec.Language].programs
 	limited, cancel := n.bounded(ctx, startTime)
 	defer cancel()
@@ -157,6 +122,6 @@ func (b *box) state() service.SandboxState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return service.SandboxState{
-		ID: b.spec.ID, Status: b.status, ImageDigest: b.image.Digest, Isolation: b.isolation, Ports: b.ports, Health: b.health,
+		ID: b.spec.ID, Status: b.status, ImageDigest: b.image.Digest, User: b.spec.Security.User, WorkingDir: b.spec.WorkingDir, Isolation: b.isolation, Ports: b.ports, Health: b.health,
 	}
 }

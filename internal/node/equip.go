@@ -10,7 +10,7 @@ func (n *Node) equip(ctx context.Context, b *box) error {
 	n.mu.Lock()
 	n.making[b.spec.ID] = true
 	n.mu.Unlock()
-	for _, step := range []func(context.Context, *box) error{n.takeGPUs, n.makeDisk, n.publish} {
+	for _, step := range []func(context.Context, *box) error{n.takeGPUs, n.makeDisk, n.publish, n.pinImage} {
 		if err := step(ctx, b); err != nil {
 			return errors.Join(err, n.strip(b))
 		}
@@ -28,7 +28,7 @@ func (n *Node) equipped(b *box) {
 // strip takes a sandbox's things away; its machines are gone. What can't be removed now is the sweep's.
 func (n *Node) strip(b *box) error {
 	n.unpublish(b)
-	return errors.Join(n.removeDisk(b.spec), n.freeGPUs(b))
+	return errors.Join(n.removeDisk(b.spec), n.freeGPUs(b), n.images.Unpin(b.spec.ID))
 }
 
 // owned says whether a sandbox is here or is just being made.
@@ -42,4 +42,5 @@ func (n *Node) owned(sandboxID string) bool {
 func (n *Node) sweepThings() {
 	n.sweepDisks()
 	n.sweepGPUs()
+	n.sweepImages()
 }

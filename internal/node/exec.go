@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -112,7 +113,12 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 		return service.ExecOutcome{}, err
 	}
 	defer done()
-	m, err := n.machineFor(ctx, b, e)
+	need, err := n.needsOf(ctx, b, e)
+	if err != nil {
+		return n.notBegun(ctx, b, err)
+	}
+	defer need.release()
+	m, err := n.machineFor(ctx, b, e, need)
 	if err != nil {
 		return n.notBegun(ctx, b, err)
 	}
@@ -120,6 +126,10 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 		defer n.end(m)
 		defer b.answer(m)()
 	}
+	if err := n.supply(ctx, b, m, &need); err != nil {
+		return n.notBegun(ctx, b, err)
+	}
+	e.Env = slices.Concat(e.Env, need.environment(b, environment(b, e.Env)))
 	place, err := n.park(ctx, b, m, e)
 	if err != nil {
 		return n.notBegun(ctx, b, err)
@@ -132,7 +142,10 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	}
 	defer b.dismiss(x)
 	defer context.AfterFunc(ctx, func() { x.end(endCancelled) })()
-	return x.run(b, e, out, began)
+	o, err := x.run(b, e, out, began)
+	o.Timings.DepsMS, o.DepsResolved = ms(need.took), need.resolved
+	o.Timings.PrepareMS = max(0, o.Timings.PrepareMS-o.Timings.DepsMS)
+	return o, err
 }
 
 func (n *Node) park(ctx context.Context, b *box, m engine.Machine, e service.ExecSpec) (engine.Exec, error) {
@@ -184,7 +197,7 @@ func (b *box) dismiss(x *execution) {
 
 // machineFor gives the machine of a stateful sandbox, or a clean one of an ephemeral one: the one made ahead, if its
 // limits are the exec's, else a fresh one.
-func (n *Node) machineFor(ctx context.Context, b *box, e service.ExecSpec) (engine.Machine, error) {
+func (n *Node) machineFor(ctx context.Context, b *box, e service.ExecSpec, x needs) (engine.Machine, error) {
 	b.mu.Lock()
 	if b.spec.Mode == sandbox.Stateful {
 		defer b.mu.Unlock()
@@ -196,6 +209,10 @@ func (n *Node) machineFor(ctx context.Context, b *box, e service.ExecSpec) (engi
 		}
 		return b.machine, nil
 	}
+	if x.fresh() {
+		b.mu.Unlock()
+		return n.start(ctx, b, e.Limits, x)
+	}
 	m := b.machine
 	b.machine = nil
 	b.mu.Unlock()
@@ -205,7 +222,7 @@ func (n *Node) machineFor(ctx context.Context, b *box, e service.ExecSpec) (engi
 		}
 		n.end(m)
 	}
-	return n.start(ctx, b, e.Limits)
+	return n.start(ctx, b, e.Limits, x)
 }
 
 func alive(m engine.Machine) bool {

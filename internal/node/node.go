@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"outpost.run/outpost/internal/deps"
 	"outpost.run/outpost/internal/disk"
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/gpu"
@@ -21,26 +22,40 @@ import (
 
 // Images are where machines' layers come from; *image.Store is one.
 type Images interface {
+	Get(ref string) (image.Image, bool)
 	Ensure(ctx context.Context, ref string, progress func(image.Progress)) (image.Image, error)
+	EnsureFor(ctx context.Context, by image.Asker, ref string, progress func(image.Progress)) (image.Image, error)
 	Building(ref string) (image.Progress, bool)
+	ByDigest(digest string) (image.Image, bool)
 	List() ([]image.Info, error)
+	MayUse(i image.Info, by image.Asker) bool
+	Pin(owner string, img image.Image) error
+	PinOf(owner string) (image.Image, bool)
+	Unpin(owner string) error
+	Pinned() ([]string, error)
+	Prune(budget int64, spare image.Spare) ([]string, error)
 }
 
 // Node implements service.Runtime on one host.
 type Node struct {
-	engine engine.Engine
-	images Images
-	disks  *disk.Volumes
-	net    *network.Network
-	gpus   *gpu.Pool
-	log    *slog.Logger
-	ctx    context.Context // ends with Close
-	stop   context.CancelFunc
-	ending sync.WaitGroup // calls under way and machines that are being removed
+	engine   engine.Engine
+	images   Images
+	defaults map[string]bool // Config.Default
+	budget   int64
+	disks    *disk.Volumes
+	net      *network.Network
+	gpus     *gpu.Pool
+	log      *slog.Logger
+	ctx      context.Context // ends with Close
+	stop     context.CancelFunc
+	ending   sync.WaitGroup // calls under way and machines that are being removed
 
 	news news
 
+	installer *deps.Installer // nil: no dependencies
+
 	mu        sync.Mutex
+	using     map[string]int // layers of sandboxes that are no boxes yet
 	boxes     map[string]*box
 	wires     map[string]wire // by id of the machine
 	making    map[string]bool // ids of sandboxes that are no boxes yet, and may have disks and ports
@@ -54,8 +69,9 @@ type Node struct {
 type box struct {
 	spec service.SandboxSpec
 
-	ended  chan struct{} // closed when it is deleted
-	change sync.Mutex    // taken by who stops, starts or deletes it
+	ended   chan struct{} // closed when it is deleted
+	settled settled
+	change  sync.Mutex // taken by who stops, starts or deletes it
 
 	mu        sync.Mutex
 	image     image.Image
@@ -74,7 +90,8 @@ type box struct {
 
 func newBox(s service.SandboxSpec) *box {
 	return &box{
-		spec: s, ended: make(chan struct{}), running: map[*execution]bool{}, status: sandbox.Running, ports: s.Ports, health: sandbox.Health{Status: sandbox.HealthNone},
+		settled: settled{turn: make(chan struct{}, 1), keys: map[string]bool{}},
+		spec:    s, ended: make(chan struct{}), running: map[*execution]bool{}, status: sandbox.Running, ports: s.Ports, health: sandbox.Health{Status: sandbox.HealthNone},
 	}
 }
 
@@ -82,6 +99,8 @@ func newBox(s service.SandboxSpec) *box {
 type Config struct {
 	Engine  engine.Engine
 	Images  Images
+	Default []string      // references of the languages' images: everyone's, and never pruned
+	Budget  int64         // bytes of layers; 0: no limit
 	Volumes *disk.Volumes // nil: sandboxes can't have a disk
 	Network *network.Network
 	GPUs    *gpu.Pool // nil: there are none
@@ -90,8 +109,11 @@ type Config struct {
 
 // New makes a node; Sync must be called before anything else.
 func New(c Config) *Node {
-	n := &Node{engine: c.Engine, images: c.Images, disks: c.Volumes, net: c.Network, wires: map[string]wire{}, gpus: c.GPUs, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
+	n := &Node{engine: c.Engine, images: c.Images, defaults: map[string]bool{}, budget: c.Budget, using: map[string]int{}, disks: c.Volumes, net: c.Network, wires: map[string]wire{}, gpus: c.GPUs, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancel(context.Background())
+	for _, ref := range c.Default {
+		n.defaults[image.Canonical(ref)] = true
+	}
 	n.news.more = make(chan struct{}, 1)
 	go n.sweepEvery(time.Minute)
 	return n

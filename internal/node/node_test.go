@@ -35,6 +35,8 @@ func TestMain(m *testing.M) {
 type install struct {
 	t      *testing.T
 	images *image.Store
+	spared []string // images that are never pruned
+	budget int64    // of the store; 0: none
 	dir    string
 	engine *container.Engine // of the last start
 }
@@ -56,7 +58,7 @@ func newInstall(t *testing.T) *install {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // nothing is mounted there but in our own namespace, and every case checks that it is gone
-	i := &install{t: t, dir: dir}
+	i := &install{t: t, dir: dir, spared: []string{imagetest.Python, imagetest.Bash, imagetest.Node, imagetest.Go, imagetest.Rust}}
 	if err := os.WriteFile(dir+"/installation", []byte(i.id()), 0o600); err != nil { // by which its host ids stay its own
 		t.Fatal(err)
 	}
@@ -87,7 +89,7 @@ func (i *install) open() *node.Node {
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	return node.New(node.Config{Engine: i.engine, Images: i.images, Network: wires, Log: log})
+	return node.New(node.Config{Engine: i.engine, Images: i.images, Default: i.spared, Budget: i.budget, Network: wires, Log: log})
 }
 
 // left is what of the installation is on the host.

@@ -32,6 +32,7 @@ func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service
 	states := make([]service.SandboxState, len(known))
 	for i, s := range known {
 		b := newBox(s)
+		b.image, _ = n.madeFrom(s)
 		if err := n.findGPUs(b); err != nil {
 			n.log.Error("a sandbox's GPUs can't be found", "sandbox", s.ID, "error", err)
 		}
@@ -82,9 +83,6 @@ func (n *Node) adopt(ctx context.Context, b *box, h engine.Handle) {
 		return
 	}
 	b.machine, b.isolation, b.status = m, m.Isolation(), sandbox.Running
-	if img, err := n.images.Ensure(ctx, b.spec.Image, nil); err == nil {
-		b.image = img
-	}
 	n.attend(b, m)
 }
 

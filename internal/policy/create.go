@@ -28,6 +28,14 @@ type Sandbox struct {
 	Name           string
 	Labels         map[string]string
 	MaxConcurrency int
+	Unsaid         Unsaid
+}
+
+// Unsaid is what the request leaves to the image, which may say better than the default.
+type Unsaid struct {
+	User       bool // security.user
+	Preset     bool // security.preset, where the operator's floor does not speak in its stead
+	WorkingDir bool
 }
 
 const (
@@ -53,6 +61,13 @@ func (p Policy) Create(r sandbox.CreateRequest, faults sandbox.Faults) (Sandbox,
 		faults.Add("language", "is required; this server has %s", strings.Join(p.Languages(), ", "))
 	} else {
 		s.Language, s.Image = *r.Language, p.Images[*r.Language]
+	}
+	if r.Image != nil {
+		s.Image = *r.Image
+	}
+	s.Unsaid = Unsaid{
+		User: r.Security == nil || r.Security.User == nil, Preset: (r.Security == nil || r.Security.Preset == nil) && s.Security.Preset == sandbox.Standard,
+		WorkingDir: r.WorkingDir == nil,
 	}
 	if r.CreateWaitSecs != nil {
 		s.CreateWait = time.Duration(*r.CreateWaitSecs) * time.Second
@@ -88,9 +103,6 @@ func (p Policy) verdict(r sandbox.CreateRequest, faults, below sandbox.Faults, s
 	if err := p.checkLanguage(*r.Language); err != nil {
 		return err
 	}
-	if err := later(r).Err(sandbox.NotSupported); err != nil {
-		return err
-	}
 	if s.JailerEnabled {
 		f := sandbox.Faults{{Field: "security.jailer_enabled", Reason: p.MicroVM}}
 		return f.Err(sandbox.MicroVMUnavailable)
@@ -105,9 +117,7 @@ func (p Policy) checkLater(r sandbox.CreateRequest, faults *sandbox.Faults) {
 	if r.ResourceLimits != nil && r.ResourceLimits.GPU != nil && !gpu.MatchString(*r.ResourceLimits.GPU) {
 		faults.Add("resource_limits.gpu", "must be TYPE:COUNT, for example T4:1")
 	}
-	if r.Image != nil && (*r.Image == "" || strings.ContainsFunc(*r.Image, func(c rune) bool { return c <= ' ' || c == 0x7f })) {
-		faults.Add("image", "must be an image reference, for example deb:trixie?include=python3")
-	}
+	checkImage(r.Image, faults)
 }
 
 func sorted(f sandbox.Faults) sandbox.Faults {

@@ -13,7 +13,7 @@ type Exec struct {
 	Code           *string
 	Command        []string
 	Language       string
-	Deps           []string
+	Deps           []string // names of packages with versions, each once
 	Args           []string
 	Env            [][2]string
 	Stdin          []byte
@@ -36,7 +36,7 @@ const defaultOutputBytes = 1 << 20
 // Errors, the first that applies: Invalid, PolicyFloor, UnsupportedLanguage, NotSupported.
 func (p Policy) Exec(r sandbox.ExecRequest, language string, of sandbox.Limits, faults sandbox.Faults) (Exec, error) {
 	e := Exec{
-		Code: r.Code, Command: r.Command, Language: language, Deps: r.Deps, Args: r.Args, Env: r.Env, Files: r.Files, Collect: r.Collect,
+		Code: r.Code, Command: r.Command, Language: language, Args: r.Args, Env: r.Env, Files: r.Files, Collect: r.Collect,
 		Limits: p.lower(of, r.ResourceLimits, r.TimeoutSecs, &faults), MaxOutputBytes: defaultOutputBytes,
 	}
 	if r.ResourceLimits != nil && r.ResourceLimits.GPU != nil {
@@ -62,6 +62,10 @@ func (p Policy) Exec(r sandbox.ExecRequest, language string, of sandbox.Limits, 
 	for i, name := range r.Collect {
 		checkPathAt("collect", i, name, &faults)
 	}
+	if r.Language != nil {
+		language = *r.Language
+	}
+	e.Deps = checkDeps(r.Deps, language, &faults)
 	if r.MaxOutputBytes != nil {
 		e.MaxOutputBytes = *r.MaxOutputBytes
 	}

@@ -66,9 +66,9 @@ func TestCreateRefusals(t *testing.T) {
 		{"the same port twice", policy.Default(), python(func(r *create) { r.Ports = []sandbox.PortRequest{{GuestPort: new(80)}, {GuestPort: new(80)}} }), sandbox.Invalid, []string{"ports[1].guest_port"}},
 		{"a language nobody knows", policy.Default(), create{Language: new("cobol")}, sandbox.UnsupportedLanguage, []string{"language"}},
 		{"a language not served", few, create{Language: new("go")}, sandbox.UnsupportedLanguage, []string{"language"}},
-		{"fields not served, all of them", policy.Default(), python(func(r *create) {
-			r.Image, r.TTLSecs, r.DiskSizeGB = new("deb:trixie"), new(5), new(1)
-		}), sandbox.NotSupported, []string{"image"}},
+		{"no image", policy.Default(), python(func(r *create) { r.Image = new("") }), sandbox.Invalid, []string{"image"}},
+		{"an image of two words", policy.Default(), python(func(r *create) { r.Image = new("a b") }), sandbox.Invalid, []string{"image"}},
+		{"an image of a registry", policy.Default(), python(func(r *create) { r.Image = new("a/b:1") }), "", nil},
 		{"a wrong value of a field not served", policy.Default(), python(func(r *create) { r.ResourceLimits = &sandbox.LimitsRequest{GPU: new("T4")} }), sandbox.Invalid, []string{"resource_limits.gpu"}},
 		{"egress none", policy.Default(), python(func(r *create) { r.Network = &sandbox.NetworkRequest{Egress: new("none")} }), "", nil},
 		{"a list without egress allow", policy.Default(), python(func(r *create) { r.Network = &sandbox.NetworkRequest{Allow: []string{"a.example"}} }), sandbox.Invalid, []string{"network.allow"}},
@@ -101,7 +101,7 @@ func TestWhatIsLeftOutIsFilledIn(t *testing.T) {
 		Language: "python", Image: "deb:trixie?include=python3", CreateWait: 60e9, Mode: sandbox.Ephemeral,
 		Limits: sandbox.Limits{MemoryMB: 512, CPUCores: 1, TimeoutMS: 30000, DiskMB: 512, Pids: 256}, WorkingDir: "/workspace",
 		Security: sandbox.Security{SeccompEnabled: true, User: "sandbox", Preset: sandbox.Standard},
-		Network:  sandbox.Network{Egress: "public", Allow: []string{}}, MaxConcurrency: 16, Ports: []sandbox.Port{},
+		Unsaid:   policy.Unsaid{User: true, Preset: true, WorkingDir: true}, Network: sandbox.Network{Egress: "public", Allow: []string{}}, MaxConcurrency: 16, Ports: []sandbox.Port{},
 		Health: sandbox.HealthCheck{IntervalSecs: 30, TimeoutSecs: 10, Retries: 3, StartPeriodSecs: 60},
 	}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
@@ -190,7 +190,6 @@ func TestExecRefusals(t *testing.T) {
 		{"bad base64", sandbox.ExecRequest{Code: new(""), Stdin: new("?"), StdinEncoding: new("base64")}, sandbox.Invalid, []string{"stdin"}},
 		{"another language", sandbox.ExecRequest{Code: new(""), Language: new("bash")}, "", nil},
 		{"an unknown one", sandbox.ExecRequest{Code: new(""), Language: new("cobol")}, sandbox.UnsupportedLanguage, []string{"language"}},
-		{"dependencies", sandbox.ExecRequest{Code: new(""), Deps: []string{"six"}}, sandbox.NotSupported, []string{"deps"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := policy.Default().Exec(tc.req, "python", sandbox.Limits{TimeoutMS: 1}, nil)

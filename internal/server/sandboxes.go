@@ -13,7 +13,7 @@ func (s *Server) createSandbox(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.svc.Create(c.lasting(), c.namespace, r, faults)
+	return s.svc.Create(c.lasting(), c.caller, c.namespace, r, faults)
 }
 
 func (s *Server) listSandboxes(params []param) func(*call) (any, error) {
@@ -73,5 +73,5 @@ func (s *Server) execute(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.svc.Execute(c.ctx, c.namespace, r, faults, c.once)
+	return s.svc.Execute(c.ctx, c.caller, c.namespace, r, faults, c.once)
 }

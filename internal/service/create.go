@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 
 	"outpost.run/outpost/internal/policy"
@@ -11,7 +12,9 @@ import (
 // gave.
 //
 // Errors: those of policy.Create and of Runtime.Create, QuotaExceeded, ShuttingDown.
-func (s *Service) Create(ctx context.Context, namespace string, r sandbox.CreateRequest, faults sandbox.Faults) (sandbox.Sandbox, error) {
+func (s *Service) Create(ctx context.Context, by Caller, namespace string, r sandbox.CreateRequest, faults sandbox.Faults) (sandbox.Sandbox, error) {
+	operator := by.Role == sandbox.Operator
+	s.policy.MayName(r.Image, operator, &faults)
 	p, err := s.policy.Create(r, faults)
 	if err != nil {
 		return sandbox.Sandbox{}, err
@@ -24,7 +27,7 @@ func (s *Service) Create(ctx context.Context, namespace string, r sandbox.Create
 	if err := s.inuse.takeSandbox(namespace); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	record, err := s.make(ctx, namespace, p)
+	record, err := s.make(ctx, namespace, p, operator)
 	if err != nil {
 		s.inuse.giveSandbox(namespace)
 		return sandbox.Sandbox{}, err
@@ -32,14 +35,14 @@ func (s *Service) Create(ctx context.Context, namespace string, r sandbox.Create
 	return record, nil
 }
 
-func (s *Service) make(ctx context.Context, namespace string, p policy.Sandbox) (sandbox.Sandbox, error) {
+func (s *Service) make(ctx context.Context, namespace string, p policy.Sandbox, operator bool) (sandbox.Sandbox, error) {
 	record := recordOf(namespace, p)
-	state, err := s.runtime.Create(ctx, specOf(record, p.CreateWait))
+	state, err := s.runtime.Create(ctx, freshSpec(record, p, operator))
 	if err != nil {
 		return record, err
 	}
 	record.Status, record.ImageDigest, record.Isolation = state.Status, state.ImageDigest, state.Isolation
-	record.Health = state.Health
+	record.Health, record.Security.User, record.WorkingDir = state.Health, cmp.Or(state.User, p.Security.User), cmp.Or(state.WorkingDir, p.WorkingDir)
 	if len(record.Ports) > 0 {
 		record.Ports = state.Ports
 	}
@@ -55,6 +58,13 @@ func (s *Service) make(ctx context.Context, namespace string, p policy.Sandbox) 
 	s.mu.Unlock()
 	s.note(ctx, namespace, sandbox.Event{SandboxID: record.ID, Type: string(sandbox.Running), Status: sandbox.Running})
 	return timed(record, l), nil
+}
+
+// freshSpec is the spec of a sandbox that is being made.
+func freshSpec(r sandbox.Sandbox, p policy.Sandbox, operator bool) SandboxSpec {
+	spec := specOf(r, p.CreateWait)
+	spec.Operator, spec.Unsaid, spec.ImageDigest = operator, Unsaid(p.Unsaid), ""
+	return spec
 }
 
 func recordOf(namespace string, p policy.Sandbox) sandbox.Sandbox {

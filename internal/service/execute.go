@@ -12,7 +12,7 @@ import (
 // after and is in no list. ctx, faults and keep are as for Exec.
 //
 // Errors: those of Exec and of Create.
-func (s *Service) Execute(ctx context.Context, namespace string, r sandbox.ExecuteRequest, faults sandbox.Faults, keep bool) (sandbox.ExecResult, error) {
+func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sandbox.ExecuteRequest, faults sandbox.Faults, keep bool) (sandbox.ExecResult, error) {
 	if r.SandboxID != nil {
 		policy.ExecutesElsewhere(r, &faults)
 		return s.Exec(ctx, namespace, *r.SandboxID, r.Exec(), faults, keep)
@@ -20,6 +20,8 @@ func (s *Service) Execute(ctx context.Context, namespace string, r sandbox.Execu
 	if r.Mode != nil && *r.Mode != string(sandbox.Ephemeral) {
 		faults.Add("mode", "must be ephemeral here; create a sandbox to keep its files")
 	}
+	operator := by.Role == sandbox.Operator
+	s.policy.MayName(r.Image, operator, &faults)
 	box, p, err := s.plan(r, faults)
 	if err != nil {
 		return sandbox.ExecResult{}, err
@@ -30,7 +32,7 @@ func (s *Service) Execute(ctx context.Context, namespace string, r sandbox.Execu
 	}
 	record := recordOf(namespace, box)
 	ctx = whileWanted(ctx, p, keep)
-	if _, err := s.runtime.Create(ctx, specOf(record, box.CreateWait)); err != nil {
+	if _, err := s.runtime.Create(ctx, freshSpec(record, box, operator)); err != nil {
 		done()
 		return sandbox.ExecResult{}, err
 	}

@@ -75,12 +75,21 @@ type SandboxSpec struct {
 	Ports      []sandbox.Port // with HostPort 0 the runtime chooses
 	Disk       *Disk          // nil: none
 	Health     sandbox.HealthCheck
-	Operator   bool          // whoever created it has the role operator
+	Operator   bool // whoever created it has the role operator
+	Unsaid     Unsaid
 	CreateWait time.Duration // how long Create waits for an image that must first be made
 
 	// For Sync, of a sandbox that was there before:
 	Started     bool   // it had a machine (it was not stopped)
 	ImageDigest string // the image it was created from, whatever the reference means by now
+}
+
+// Unsaid is what nobody asked for by name, so that the image may say it: Security.User and WorkingDir then hold what counts
+// where the image says nothing better.
+type Unsaid struct {
+	User       bool
+	Preset     bool
+	WorkingDir bool
 }
 
 // Disk is a sandbox's persistent disk.
@@ -94,6 +103,8 @@ type SandboxState struct {
 	ID          string
 	Status      sandbox.Status
 	ImageDigest string // sha256:…
+	User        string // as whom programs run
+	WorkingDir  string
 	Isolation   sandbox.Isolation
 	Ports       []sandbox.Port // with their host ports
 	Health      sandbox.Health

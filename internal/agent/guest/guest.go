@@ -58,6 +58,8 @@ func (a *Agent) serve(conn net.Conn) {
 		err = a.exec(conn, b, files)
 	case agent.KindMount:
 		err = a.mount(conn, b, files)
+	case agent.KindUnmount:
+		err = a.unmount(conn, b)
 	case agent.KindPing:
 		err = agent.WriteJSON(conn, agent.KindOK, agent.Place{})
 	default:
@@ -190,7 +192,7 @@ func environment(u user, env [][2]string) []string {
 		}
 		values[k] = v
 	}
-	set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	set("PATH", agent.DefaultPath)
 	set("HOME", u.home)
 	set("USER", u.name)
 	set("LOGNAME", u.name)

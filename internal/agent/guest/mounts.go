@@ -38,6 +38,24 @@ func (a *Agent) mount(conn net.Conn, b []byte, files []*os.File) error {
 	return agent.WriteJSON(conn, agent.KindOK, agent.Place{})
 }
 
+// unmount takes away what mount attached.
+func (a *Agent) unmount(conn net.Conn, b []byte) error {
+	var m agent.Mount
+	if err := json.Unmarshal(b, &m); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	c := a.cell
+	a.mu.Unlock()
+	if c == nil {
+		return errors.New("an unmount before setup")
+	}
+	if err := c.Detach(m.Path); err != nil {
+		return err
+	}
+	return agent.WriteJSON(conn, agent.KindOK, agent.Place{})
+}
+
 // attach puts the trees of a machine's setup at their places; those below /dev are there already.
 func attach(mounts []agent.Mount, trees []*os.File, who user) error {
 	next := 0

@@ -7,6 +7,8 @@ import (
 	"path"
 
 	"golang.org/x/sys/unix"
+
+	"outpost.run/outpost/sandbox"
 )
 
 // makePlaces makes what every program takes for granted and an image may lack.
@@ -19,7 +21,7 @@ func makePlaces() error {
 			}
 		}
 		if err != nil {
-			return err
+			return refuse(sandbox.Invalid, "image", "the image has something else than a directory at /tmp: %s", reason(err))
 		}
 		return d.Close()
 	})

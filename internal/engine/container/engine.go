@@ -98,6 +98,9 @@ func (e *Engine) Close() {
 	_ = e.root.RemoveEmpty() // stays where machines are in it
 }
 
+// DropLayers lets go of image layers whose files were removed; machines that use them go on.
+func (e *Engine) DropLayers() { e.images.drop() }
+
 // record is what a machine's name can't tell; it is written before the host is touched.
 type record struct {
 	SandboxID string

@@ -10,19 +10,24 @@ import (
 	"outpost.run/outpost/internal/host"
 )
 
-// imageMounts are the image layers mounted in the daemon's namespace, each once, for as long as it lives. They lie below
+// imageMounts are the image layers mounted in the daemon's namespace, each once, those of the last uses. They lie below
 // dir: before Linux 6.15 only a tree that is attached can be cloned for a machine. Source: open_tree(2).
 type imageMounts struct {
 	kernel *host.Kernel
 	dir    string
 	mu     sync.Mutex
-	trees  map[string]imageMount
+	trees  map[string]*imageMount
+	uses   int
 }
 
 type imageMount struct {
 	tree *os.File
 	at   string
+	used int // the number of its last use
 }
+
+// mountsMost is how many are kept: every set of dependencies is a layer of its own.
+const mountsMost = 512
 
 // open makes the folder and takes away what a former daemon left in it.
 func (m *imageMounts) open() error {
@@ -47,22 +52,43 @@ func (m *imageMounts) open() error {
 	return nil
 }
 
-// tree gives a layer's mounted tree, which stays the owner's.
-func (m *imageMounts) tree(layer string) (*os.File, error) {
+// clone gives a detached tree of a layer, whose ids are those of the user namespace.
+func (m *imageMounts) clone(layer string, userns *os.File) (*os.File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if t, ok := m.trees[layer]; ok {
-		return t.tree, nil
+	t, ok := m.trees[layer]
+	if !ok {
+		made, err := m.attach(layer)
+		if err != nil {
+			return nil, fmt.Errorf("mount image layer: %w", err)
+		}
+		if m.trees == nil {
+			m.trees = map[string]*imageMount{}
+		}
+		t = &made
+		m.trees[layer] = t
+		m.bound()
 	}
-	t, err := m.attach(layer)
-	if err != nil {
-		return nil, fmt.Errorf("mount image layer: %w", err)
+	m.uses++
+	t.used = m.uses
+	return m.kernel.CloneIDMapped(t.tree, userns)
+}
+
+// bound lets go of the layer that was not used for longest where there are too many; machines that use it keep it.
+func (m *imageMounts) bound() {
+	if len(m.trees) <= mountsMost {
+		return
 	}
-	if m.trees == nil {
-		m.trees = map[string]imageMount{}
+	oldest, which := m.uses+1, ""
+	for layer, t := range m.trees {
+		if t.used > 0 && t.used < oldest {
+			oldest, which = t.used, layer
+		}
 	}
-	m.trees[layer] = t
-	return t.tree, nil
+	if t := m.trees[which]; t != nil {
+		m.release(t)
+		delete(m.trees, which)
+	}
 }
 
 func (m *imageMounts) attach(layer string) (mount imageMount, err error) {
@@ -79,7 +105,26 @@ func (m *imageMounts) attach(layer string) (mount imageMount, err error) {
 	if err != nil {
 		tree.Close()
 	}
-	return imageMount{tree, at}, err
+	return imageMount{tree: tree, at: at}, err
+}
+
+// drop lets go of layers whose files are gone, so that their space is free when the last machine that uses one ends.
+func (m *imageMounts) drop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for layer, t := range m.trees {
+		if _, err := os.Stat(layer); errors.Is(err, os.ErrNotExist) {
+			m.release(t)
+			delete(m.trees, layer)
+		}
+	}
+}
+
+func (m *imageMounts) release(t *imageMount) {
+	t.tree.Close()
+	if m.kernel.Detach(t.at) == nil {
+		os.Remove(t.at)
+	}
 }
 
 // close lets go of the layers; machines that use one keep it.
@@ -87,10 +132,7 @@ func (m *imageMounts) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, t := range m.trees {
-		t.tree.Close()
-		if m.kernel.Detach(t.at) == nil {
-			os.Remove(t.at)
-		}
+		m.release(t)
 	}
 	m.trees = nil
 }

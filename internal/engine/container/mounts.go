@@ -31,6 +31,17 @@ func (m *machine) Attach(ctx context.Context, x engine.Mount) error {
 	return conn.Mount(points[0], trees[0])
 }
 
+// Detach implements engine.Machine.
+func (m *machine) Detach(ctx context.Context, path string) error {
+	conn, err := m.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	return conn.Unmount(path)
+}
+
 // NetworkNamespace implements engine.Machine.
 func (m *machine) NetworkNamespace() (*os.File, error) {
 	ns, err := m.namespace("net")
@@ -101,11 +112,7 @@ func (m *machine) trees(ctx context.Context, mounts []engine.Mount) (trees []*os
 }
 
 func (m *machine) layerTree(layer string, userns *os.File) (*os.File, error) {
-	tree, err := m.e.images.tree(layer)
-	if err != nil {
-		return nil, err
-	}
-	return m.e.kernel.CloneIDMapped(tree, userns)
+	return m.e.images.clone(layer, userns)
 }
 
 func (m *machine) deviceTree(device string) (*os.File, error) {

@@ -295,11 +295,7 @@ func (m *machine) root() (*os.File, error) {
 }
 
 func (m *machine) attachLayer(layer string, userns *os.File, at string) error {
-	tree, err := m.e.images.tree(layer)
-	if err != nil {
-		return err
-	}
-	mapped, err := m.e.kernel.CloneIDMapped(tree, userns)
+	mapped, err := m.e.images.clone(layer, userns)
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ print("ok")`, "ok")
 			s.t.Errorf("the host's file is %q, %v", b, err)
 		}
 	}},
-	{"a layer is shown to a living machine, to programs that run already too", func(s *suite) {
+	{"a layer is shown to a living machine, to programs that run already too, and taken away", func(s *suite) {
 		m := s.start(stateful)
 		s.says(m, `
 import subprocess
@@ -81,6 +81,15 @@ st = os.stat("/opt/layer/etc/passwd")
 try: open("/opt/layer/etc/passwd", "w"); print("can be written to")
 except OSError: pass
 print(st.st_uid, st.st_gid)`, "0 0")
+		if err := m.Detach(s.t.Context(), "/opt/layer"); err != nil {
+			s.t.Fatal(err)
+		}
+		s.says(m, `
+import os
+print(os.listdir("/opt/layer"), "/opt/layer" in open("/proc/self/mountinfo").read())`, "[] False")
+		if err := m.Detach(s.t.Context(), "/opt/layer"); err == nil {
+			s.t.Error("what is not there was taken away")
+		}
 	}},
 	{"an agent that lives answers a ping", func(s *suite) {
 		m := s.start()
