@@ -126,7 +126,7 @@ func (m *machine) dial(kind, to string) (net.Conn, error) {
 	defer cancel()
 	c, err := m.sockets.Dial(ctx, m.ns, kind, netip.MustParseAddrPort(to))
 	if err == nil {
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 	}
 	return c, err
 }

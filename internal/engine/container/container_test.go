@@ -3,6 +3,7 @@ package container_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"outpost.run/outpost/internal/engine/enginetest"
 	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/internal/host/hosttest"
+	"outpost.run/outpost/internal/host/netns"
 	"outpost.run/outpost/internal/image/imagetest"
 )
 
@@ -222,4 +224,45 @@ func TestIsolationSaysWhatIsMissing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEgressIsReadFromTheKernel: what a machine with egress has beside its loopback is the one link that ends in the
+// daemon, and it has no other way out.
+func TestEgressIsReadFromTheKernel(t *testing.T) {
+	needs(t)
+	if err := netns.ProbeTun(); err != nil {
+		t.Skip(err)
+	}
+	spec := enginetest.Spec(imagetest.Layers(t, imagetest.Python))
+	spec.Egress = "public"
+	m, err := newInstall(t).open().Start(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Stop(context.WithoutCancel(t.Context())) //nolint:errcheck // the install's end looks
+	ns, err := m.NetworkNamespace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	says := func(when string, missing ...string) {
+		t.Helper()
+		i := m.Isolation()
+		if !slices.Equal(i.Missing, missing) || slices.Contains(i.Requested, "no_egress") || !slices.Contains(i.Requested, "egress_filtered") {
+			t.Errorf("%s isolation says %+v", when, i)
+		}
+	}
+	says("without its link", "egress_filtered")
+	link := func(name, address string, gateways ...netip.Addr) {
+		t.Helper()
+		f, err := netns.OpenTun(host.New(), ns, netns.Tun{Name: name, MTU: 1500, Addresses: []netip.Prefix{netip.MustParsePrefix(address)}, Gateways: gateways})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+	}
+	link(engine.EgressInterface, "10.0.0.2/24", netip.MustParseAddr("10.0.0.1"))
+	says("with its link")
+	link("other", "10.0.1.2/24")
+	says("with another one", "egress_filtered")
 }

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 
@@ -74,7 +73,7 @@ func (s *Sockets) begin() {
 	s.start.Do(func() {
 		s.work, s.ended = make(chan order), make(chan struct{})
 		for range threads {
-			go s.serve()
+			onThread(s.serve)
 		}
 	})
 }
@@ -87,7 +86,6 @@ func (s *Sockets) Close() {
 
 // serve goes home after each socket, so that no machine's namespace is kept alive.
 func (s *Sockets) serve() {
-	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	home, err := Own()
 	for {
 		var o order
