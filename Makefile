@@ -37,7 +37,7 @@ check: tools build lint ## lint and the quick tests: what to run before each com
 	go test -short -json ./... | go run ./test/summary
 
 test: tools build lint ## everything: all tests, end-to-end ones and other kernels included
-	go test -timeout 12m -json ./... | go run ./test/summary
+	go test -timeout 25m -json ./... | go run ./test/summary
 	$(MAKE) --no-print-directory test-kernels
 
 # Each package named here runs as one static binary in guests of Linux 6.1 and 6.12 with cgroup v2, and its tests must

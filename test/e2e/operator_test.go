@@ -73,20 +73,34 @@ policy:
 	}
 	s.box(t, sandbox.CreateRequest{})
 	refused("a third sandbox", sandbox.CreateRequest{}, sandbox.QuotaExceeded)
-	held := make(chan sandbox.ExecResult, 1)
-	go func() { held <- s.python(t, first.ID, "import time; open('runs', 'w'); time.sleep(1000)") }()
-	code := "import os; print(os.path.exists('runs'))"
-	for { // until the first exec runs, one may have its place
+	type ended struct {
+		result sandbox.ExecResult
+		err    error
+	}
+	held := make(chan ended, 1)
+	go func() {
+		code := "import time; time.sleep(1000)"
 		r, err := s.Exec(t.Context(), first.ID, sandbox.ExecRequest{Code: &code})
-		if sandbox.CodeOf(err) == sandbox.QuotaExceeded {
-			break
+		held <- ended{r, err}
+	}()
+	for used := 0; used == 0; {
+		u, err := s.Usage(t.Context())
+		if err != nil {
+			t.Fatal(err)
 		}
-		if err != nil || r.Stdout == "True\n" {
-			t.Fatalf("a second exec at once: %q, %v", r.Stdout, err)
+		used = u.Execs.Used
+		select {
+		case e := <-held:
+			t.Fatalf("the first exec: %+v, %v", e.result, e.err)
+		default:
 		}
 	}
-	if r := <-held; !r.TimedOut {
-		t.Errorf("over the default time: %+v", r)
+	code := "print(1)"
+	if _, err := s.Exec(t.Context(), first.ID, sandbox.ExecRequest{Code: &code}); sandbox.CodeOf(err) != sandbox.QuotaExceeded {
+		t.Errorf("a second exec at once: %v", err)
+	}
+	if e := <-held; e.err != nil || !e.result.TimedOut {
+		t.Errorf("over the default time: %+v, %v", e.result, e.err)
 	}
 	if err := s.Delete(t.Context(), first.ID); err != nil {
 		t.Fatal(err)
