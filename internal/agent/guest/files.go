@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"outpost.run/outpost/internal/cell"
+	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -63,8 +63,7 @@ func openRegular(name string) (*os.File, error) {
 // as runs f on a thread that has the user's file rights and no others; the thread is thrown away after.
 func as(u user, f func() error) error {
 	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	host.OnThread(func() {
 		groups := make([]uint32, len(u.groups)+1)
 		for i, g := range u.groups {
 			groups[i] = uint32(g)
@@ -78,7 +77,7 @@ func as(u user, f func() error) error {
 			return
 		}
 		done <- f()
-	}()
+	})
 	return <-done
 }
 

@@ -4,7 +4,6 @@ package netns
 
 import (
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -14,7 +13,7 @@ import (
 // In runs f on a thread inside the network namespace ns.
 func In(ns *os.File, f func() error) error {
 	done := make(chan error, 1)
-	onThread(func() {
+	host.OnThread(func() {
 		if err := enter(ns); err != nil {
 			done <- &host.StepError{Step: "enter the network namespace", Err: err}
 			return
@@ -22,26 +21,6 @@ func In(ns *os.File, f func() error) error {
 		done <- f()
 	})
 	return <-done
-}
-
-// onThread starts f on a thread that ends with it. That is never the process's first: it would not end but stay where f
-// left it, and what the kernel tells of the process by /proc/self is told of that thread.
-func onThread(f func()) {
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			f()
-			return // without unlocking
-		}
-		done := make(chan struct{})
-		go func() { // on another one, since this one waits
-			runtime.LockOSThread()
-			defer close(done)
-			f()
-		}()
-		<-done
-		runtime.UnlockOSThread()
-	}()
 }
 
 // enter holds on to the file meanwhile: another one of its number would be another machine.

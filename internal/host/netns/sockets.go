@@ -73,7 +73,7 @@ func (s *Sockets) begin() {
 	s.start.Do(func() {
 		s.work, s.ended = make(chan order), make(chan struct{})
 		for range threads {
-			onThread(s.serve)
+			host.OnThread(s.serve)
 		}
 	})
 }
