@@ -139,7 +139,7 @@ func ownerlessThings(dataDir string, owned func(sandboxID string) bool, all map[
 				add(strings.TrimSuffix(e.Name(), ".img"), "disk "+path)
 				continue
 			}
-			if id, err := os.ReadFile(path); err == nil {
+			if id, err := os.ReadFile(path); err == nil && !strings.HasPrefix(e.Name(), ".new-") {
 				add(string(id), "gpu "+e.Name())
 			}
 		}

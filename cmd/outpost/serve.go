@@ -76,6 +76,9 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 		return err
 	}
 	defer unlock()
+	if c.DataDir, err = filepath.EvalSymlinks(c.DataDir); err != nil { // what is mounted below it follows no links
+		return err
+	}
 	token, err := firstCredential(c.DataDir, log)
 	if err != nil {
 		return err

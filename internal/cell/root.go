@@ -165,7 +165,7 @@ func processors(n int) error {
 	return readOnly(sys)
 }
 
-// Shut makes the root read-only but for some directories of it, which must be there.
+// Shut makes the root read-only but for some directories of it, which must be there and keep what is mounted below them.
 func Shut(writable []string) error {
 	root, err := os.Open(RootDir)
 	if err != nil {
@@ -185,7 +185,7 @@ func Shut(writable []string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", dir, err)
 		}
-		tree, err := unix.OpenTree(at, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+		tree, err := unix.OpenTree(at, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
 		if err != nil {
 			unix.Close(at)
 			return fmt.Errorf("%s: %w", dir, err)

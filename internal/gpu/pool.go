@@ -62,12 +62,36 @@ func (p *Pool) Take(sandboxID, asked string) error {
 		}
 	}
 	for _, name := range free[:count] {
-		if err := os.WriteFile(p.path(name), []byte(sandboxID), 0o600); err != nil {
+		if err := p.write(name, sandboxID); err != nil {
 			return errors.Join(err, p.freeLocked(sandboxID))
 		}
 	}
 	return nil
 }
+
+// write notes who has a device so that it is there in full or not at all, the power going off included.
+func (p *Pool) write(device, sandboxID string) error {
+	f, err := os.CreateTemp(p.dir, draft+"*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(sandboxID)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), p.path(device)); err != nil {
+		return err
+	}
+	dir, err := os.Open(p.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// draft begins the names of files that are no entries yet; no device's name can.
+const draft = ".new-"
 
 // inventory is what there is, for people.
 func (p *Pool) inventory(owners map[string]string) string {
@@ -87,6 +111,9 @@ func (p *Pool) inventory(owners map[string]string) string {
 	return strings.Join(all, ", ")
 }
 
+// unknown is the owner of a device whose entry can't be read.
+const unknown = "unknown"
+
 func (p *Pool) path(device string) string { return filepath.Join(p.dir, url.PathEscape(device)) }
 
 // owners are the sandboxes that have a device, by its name.
@@ -98,14 +125,16 @@ func (p *Pool) owners() (map[string]string, error) {
 	owners := map[string]string{}
 	for _, e := range entries {
 		name, err := url.PathUnescape(e.Name())
-		if err != nil {
+		if err != nil || strings.HasPrefix(name, draft) {
 			continue
 		}
 		b, err := os.ReadFile(filepath.Join(p.dir, e.Name()))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
-		owners[name] = string(b)
+		if owners[name] = string(b); len(b) == 0 && err == nil {
+			owners[name] = unknown // what is written is never empty: somebody has it, and only a person can tell who
+		}
 	}
 	return owners, nil
 }
@@ -154,5 +183,6 @@ func (p *Pool) Holders() ([]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	owners, err := p.owners()
+	maps.DeleteFunc(owners, func(_, owner string) bool { return owner == unknown })
 	return slices.Compact(slices.Sorted(maps.Values(owners))), err
 }

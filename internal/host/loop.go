@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,4 +48,32 @@ func attachLoop(file string, readOnly bool) (*os.File, error) {
 			return nil, step("configure the loop device", err)
 		}
 	}
+}
+
+// HasLoop says whether a loop device has the file, by whatever path. Source: loop(4), LOOP_GET_STATUS64.
+func HasLoop(file string) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(file, &st); err != nil {
+		return false, err
+	}
+	used, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return false, err
+	}
+	for _, path := range used {
+		name := filepath.Base(filepath.Dir(filepath.Dir(path)))
+		dev, err := os.OpenFile("/dev/"+name, os.O_RDONLY, 0)
+		if err != nil {
+			if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) { // it was let go meanwhile
+				continue
+			}
+			return false, err
+		}
+		info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
+		dev.Close()
+		if err == nil && info.Inode == st.Ino && info.Device == uint64(st.Dev) {
+			return true, nil
+		}
+	}
+	return false, nil
 }

@@ -160,6 +160,7 @@ func (p *Process) watch() {
 	}
 	_, _ = unix.Wait4(p.Pid, nil, unix.WNOHANG, nil) // a child of ours is reaped, any other is its parent's
 	close(p.dead)
+	p.fd.Close() // whoever asks from now on hears that it is not alive
 }
 
 // Alive asks the kernel.

@@ -81,6 +81,11 @@ func (n *Node) startAs(ctx context.Context, b *box, spec engine.MachineSpec) (en
 	if spec.Layers == nil {
 		spec.Layers = img.Layers
 	}
+	if b.spec.Limits.GPU != nil && len(b.devices) == 0 { // not found after a restart: perhaps they are there now
+		if err := n.findGPUs(b); err != nil {
+			return nil, err
+		}
+	}
 	spec.SandboxID, spec.Stateful = b.spec.ID, b.spec.Mode == sandbox.Stateful
 	spec.Security, spec.WorkingDir, spec.Env = b.spec.Security, b.spec.WorkingDir, environment(b, nil)
 	spec.Egress, spec.Resolver, spec.Mounts = b.spec.Network.Egress, resolver(b.spec.Network), append(n.mounts(b), spec.Mounts...)

@@ -2,6 +2,10 @@ package node
 
 import (
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
 
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/sandbox"
@@ -31,17 +35,43 @@ func (n *Node) findGPUs(b *box) error {
 	if err != nil {
 		return sandbox.Errorf(sandbox.NotSupported, err, "a GPU of the sandbox can't be used any more; the operator's log says why")
 	}
+	_, number, _ := strings.Cut(*b.spec.Limits.GPU, ":")
+	if count, err := strconv.Atoi(number); err != nil || len(devices) != count {
+		return sandbox.Errorf(sandbox.NotSupported, nil, "the sandbox has %d of its GPUs (%s): delete it and create it anew", len(devices), *b.spec.Limits.GPU)
+	}
 	b.mu.Lock()
 	b.devices = devices
 	b.mu.Unlock()
 	return nil
 }
 
+// freeGPUs waits for what still ends in the background: while a machine of the sandbox is there, it may use them.
 func (n *Node) freeGPUs(b *box) error {
 	if b.spec.Limits.GPU == nil || n.gpus == nil {
 		return nil
 	}
-	return n.gpus.Free(b.spec.ID)
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		used, err := n.withMachines()
+		if err != nil {
+			return err
+		}
+		if !used[b.spec.ID] {
+			return n.gpus.Free(b.spec.ID)
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("a machine of the sandbox, which has GPUs, does not end")
+		}
+	}
+}
+
+// withMachines are the sandboxes that have machines on this host, half removed ones included.
+func (n *Node) withMachines() (map[string]bool, error) {
+	handles, err := n.engine.List(context.Background())
+	used := map[string]bool{}
+	for _, h := range handles {
+		used[h.SandboxID] = true
+	}
+	return used, err
 }
 
 func (b *box) deviceMounts() (all []engine.Mount) {
@@ -76,8 +106,13 @@ func (n *Node) sweepGPUs() {
 		n.log.Error("the GPUs in use could not be listed", "error", err)
 		return
 	}
+	used, err := n.withMachines()
+	if err != nil {
+		n.log.Error("the machines of this host could not be listed", "error", err)
+		return
+	}
 	for _, id := range holders {
-		if n.owned(id) {
+		if n.owned(id) || used[id] {
 			continue
 		}
 		if err := n.gpus.Free(id); err != nil {

@@ -326,3 +326,35 @@ func openFiles(t *testing.T) int {
 	}
 	return len(names)
 }
+
+// TestAStartThatMeetsTheDeathOfTheMachine: whoever starts a sandbox whose machine dies at that moment gets a machine, and
+// keeps it.
+func TestAStartThatMeetsTheDeathOfTheMachine(t *testing.T) {
+	i, n := started(t)
+	id := create(t, n, sandbox.Stateful)
+	for round := range 10 {
+		handles, err := i.engine.List(t.Context())
+		if err != nil || len(handles) != 1 {
+			t.Fatal(handles, err)
+		}
+		for _, pid := range agents(t, i, handles[0]) {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() {
+				if _, err := n.Start(t.Context(), id); err != nil {
+					t.Errorf("round %d: %v", round, err)
+				}
+			})
+		}
+		all.Wait()
+		until(t, "the sandbox runs", func() bool {
+			if _, err := n.Start(t.Context(), id); err != nil {
+				t.Fatalf("round %d: %v", round, err)
+			}
+			o, err := run(t.Context(), n, id, "true", nil)
+			return err == nil && o.ExitCode == 0
+		})
+	}
+}

@@ -69,7 +69,7 @@ type Node struct {
 type box struct {
 	spec service.SandboxSpec
 
-	ended   chan struct{} // closed when it is deleted
+	ended   chan struct{} // closed when it is being deleted
 	settled settled
 	change  sync.Mutex // taken by who stops, starts or deletes it
 
@@ -125,10 +125,19 @@ func (n *Node) box(id string) (*box, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	b, ok := n.boxes[id]
-	if !ok {
+	if !ok || b.isGone() {
 		return nil, notFound()
 	}
 	return b, nil
+}
+
+func (b *box) isGone() bool {
+	select {
+	case <-b.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 func notFound() error {

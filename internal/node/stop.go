@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"outpost.run/outpost/internal/engine"
@@ -36,6 +35,10 @@ func (n *Node) Stop(ctx context.Context, id string) error {
 	b.cancelAll()
 	n.disconnect(m)
 	if err := m.Halt(context.WithoutCancel(ctx)); err != nil {
+		b.mu.Lock()
+		b.status = sandbox.LostNow
+		b.mu.Unlock()
+		n.news.tell(service.Event{SandboxID: id, Status: sandbox.LostNow})
 		return sandbox.Errorf(sandbox.Internal, err, "the machine did not end in time; its files are kept, try again")
 	}
 	return nil
@@ -51,6 +54,12 @@ func (n *Node) Start(ctx context.Context, id string) (service.SandboxState, erro
 	b.change.Lock()
 	defer b.change.Unlock()
 	b.mu.Lock()
+	m := b.machine
+	b.mu.Unlock()
+	if m != nil && !alive(m) { // its watcher waits for us
+		n.bury(b, m)
+	}
+	b.mu.Lock()
 	gone, remains, runs := b.gone, b.remains, b.machine != nil
 	b.mu.Unlock()
 	switch {
@@ -64,7 +73,7 @@ func (n *Node) Start(ctx context.Context, id string) (service.SandboxState, erro
 	if err := n.engine.Halt(ctx, engine.Handle{ID: remains, SandboxID: id, Stateful: true}); err != nil { // where it died, something may hang
 		return service.SandboxState{}, sandbox.Errorf(sandbox.Internal, err, "what the sandbox's last machine left could not be ended; try again")
 	}
-	m, err := n.startAs(ctx, b, engine.MachineSpec{ID: remains, Limits: b.spec.Limits, Again: true})
+	m, err = n.startAs(ctx, b, engine.MachineSpec{ID: remains, Limits: b.spec.Limits, Again: true})
 	if err != nil {
 		return service.SandboxState{}, err
 	}
@@ -108,37 +117,55 @@ func (b *box) cancelAll() {
 	}
 }
 
-// Delete implements service.Runtime.
+// Delete implements service.Runtime. One that failed can be called again.
 func (n *Node) Delete(_ context.Context, id string) error {
 	if done, err := n.begin(); err == nil { // a closed node deletes, too
 		defer done()
 	}
 	n.mu.Lock()
 	b, ok := n.boxes[id]
-	delete(n.boxes, id)
 	n.mu.Unlock()
 	if !ok {
 		return nil
 	}
+	b.mu.Lock()
+	if !b.gone {
+		close(b.ended)
+	}
+	b.gone = true // from now on nothing begins in it
+	b.mu.Unlock()
 	b.change.Lock()
 	defer b.change.Unlock()
-	close(b.ended)
+	n.unpublish(b)
+	b.cancelAll()
+	err := n.removeMachine(b)
+	if err == nil {
+		err = n.strip(b)
+	}
+	if err != nil {
+		return sandbox.Errorf(sandbox.Internal, err, "not everything of the sandbox could be removed: try again, as the server does every minute")
+	}
+	n.mu.Lock()
+	delete(n.boxes, id)
+	n.mu.Unlock()
+	return nil
+}
+
+// removeMachine removes the machine of a sandbox that is deleted, or what is left of it.
+func (n *Node) removeMachine(b *box) error {
 	b.mu.Lock()
-	b.gone = true
 	m, remains := b.machine, b.remains
 	b.machine = nil
+	if m != nil {
+		b.remains = m.Handle().ID
+	}
 	b.mu.Unlock()
-	b.cancelAll()
-	err := error(nil)
 	switch {
 	case m != nil:
-		err = n.remove(m)
+		return n.remove(m)
 	case remains != "":
-		err = n.engine.Remove(context.Background(), engine.Handle{ID: remains, SandboxID: id, Stateful: true})
-		n.disown(remains)
-	}
-	if err = errors.Join(err, n.strip(b)); err != nil {
-		return sandbox.Errorf(sandbox.Internal, err, "not everything of the sandbox could be removed: it is tried again every minute")
+		defer n.disown(remains)
+		return n.engine.Remove(context.Background(), engine.Handle{ID: remains, SandboxID: b.spec.ID, Stateful: true})
 	}
 	return nil
 }

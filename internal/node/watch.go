@@ -72,6 +72,16 @@ func (n *Node) watch(b *box, m engine.Machine) {
 	case <-n.ctx.Done():
 		return
 	}
+	b.change.Lock()
+	defer b.change.Unlock()
+	if n.bury(b, m) {
+		n.news.tell(service.Event{SandboxID: b.spec.ID, Status: sandbox.LostNow})
+	}
+}
+
+// bury makes a sandbox lost whose machine died by itself; false where it is not that sandbox's any more. b.change is held:
+// the next machine has the same id.
+func (n *Node) bury(b *box, m engine.Machine) bool {
 	b.mu.Lock()
 	mine := b.machine == m && !b.gone
 	if mine {
@@ -80,12 +90,12 @@ func (n *Node) watch(b *box, m engine.Machine) {
 	}
 	b.mu.Unlock()
 	if !mine {
-		return
+		return false
 	}
 	n.log.Warn("a stateful sandbox's machine died; its files stay", "sandbox", b.spec.ID)
 	n.disconnect(m)
 	if err := m.Halt(context.Background()); err != nil {
 		n.log.Error("what a dead machine left could not be ended", "sandbox", b.spec.ID, "error", err)
 	}
-	n.news.tell(service.Event{SandboxID: b.spec.ID, Status: sandbox.LostNow})
+	return true
 }

@@ -120,6 +120,13 @@ func (s *Service) happened(ctx context.Context, e Event) {
 	if l == nil || s.Draining() {
 		return
 	}
+	if e.Status != "" {
+		l.turning.Lock() // a start may have come between the loss and its news
+		defer l.turning.Unlock()
+		if state, err := s.runtime.Inspect(ctx, e.SandboxID); err != nil || state.Status != e.Status {
+			return
+		}
+	}
 	_, err := s.change(ctx, l, "lost", func(r *sandbox.Sandbox) {
 		if e.Status != "" && r.Status == sandbox.Running {
 			r.Status = e.Status

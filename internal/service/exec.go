@@ -42,7 +42,7 @@ func (s *Service) Exec(ctx context.Context, namespace, id string, r sandbox.Exec
 	defer l.next()
 	result, err := s.runIn(ctx, id, p, time.Since(queued))
 	if sandbox.CodeOf(err) == sandbox.Lost {
-		s.noteLoss(context.WithoutCancel(ctx), id, l)
+		s.noteLoss(context.WithoutCancel(ctx), id)
 	}
 	return result, err
 }
@@ -118,11 +118,7 @@ func execSpec(p policy.Exec) ExecSpec {
 	return e
 }
 
-// noteLoss asks whether the sandbox lost its machine, and keeps the answer.
-func (s *Service) noteLoss(ctx context.Context, id string, l *live) {
-	state, err := s.runtime.Inspect(ctx, id)
-	if err != nil || state.Status != sandbox.LostNow {
-		return
-	}
-	s.happened(ctx, Event{SandboxID: id, Status: state.Status})
+// noteLoss keeps that a sandbox lost its machine, if it did.
+func (s *Service) noteLoss(ctx context.Context, id string) {
+	s.happened(ctx, Event{SandboxID: id, Status: sandbox.LostNow})
 }

@@ -2,7 +2,10 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -194,6 +197,74 @@ func TestADiskOfAStatefulSandboxOutlivesStopAndLivesInEachPreset(t *testing.T) {
 		if out := clean(t, shared.python(t, made.ID, "print(open('/mnt/deep/disk/x').read())")); out != "kept" {
 			t.Errorf("%s: %q", p, out)
 		}
+	}
+}
+
+func TestADiskMayLieBelowWhatMaximumLeavesWritableAndAboveTheWorkingDirectory(t *testing.T) {
+	leakCheck(t, shared)
+	for _, tc := range []struct{ mount, dir, file string }{
+		{"/workspace/data", "/workspace", "/workspace/data/x"}, {"/tmp/disk", "/workspace", "/tmp/disk/x"}, {"/data", "/data/below", "/data/below/x"},
+		{"/workspace", "/workspace", "/workspace/x"},
+	} {
+		for _, p := range presets {
+			made := shared.box(t, sandbox.CreateRequest{
+				DiskSizeGB: new(1), DiskMountPath: &tc.mount, WorkingDir: &tc.dir, Security: &sandbox.SecurityRequest{Preset: new(string(p))},
+			})
+			clean(t, shared.python(t, made.ID, "import os; assert os.path.ismount('"+tc.mount+"'); open('"+tc.file+"', 'w').write('kept')"))
+			if out := clean(t, shared.python(t, made.ID, "print(open('"+tc.file+"').read())")); out != "kept" {
+				t.Errorf("%s at %s, preset %s: %q", tc.file, tc.mount, p, out)
+			}
+		}
+	}
+	refused := func(field string, r sandbox.CreateRequest) {
+		t.Helper()
+		r.Language = new("python")
+		_, err := shared.Create(t.Context(), r)
+		var e *sandbox.Error
+		if sandbox.CodeOf(err) != sandbox.Invalid || !errors.As(err, &e) || len(e.Details) != 1 || e.Details[0].Field != field {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	refused("working_dir", sandbox.CreateRequest{WorkingDir: new("/"), Security: &sandbox.SecurityRequest{Preset: new("maximum")}})
+	refused("disk_mount_path", sandbox.CreateRequest{DiskSizeGB: new(1), DiskMountPath: new("/var/lib/dpkg/status")})
+	refused("disk_mount_path", sandbox.CreateRequest{DiskSizeGB: new(1), DiskMountPath: new("/var/run/x")})
+}
+
+// TestDisksOnAnotherFileSystem: operators put folders of the data directory elsewhere by links. An image must be seen to
+// be in use by whatever path.
+func TestDisksOnAnotherFileSystem(t *testing.T) {
+	s := newServer(t)
+	if err := s.terminate(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"volumes", "disks", "run"} {
+		elsewhere := filepath.Join(s.dir, "elsewhere-"+name)
+		if err := os.Rename(filepath.Join(s.dir, name), elsewhere); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(elsewhere, filepath.Join(s.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+	made := s.box(t, sandbox.CreateRequest{DiskSizeGB: new(1), ResourceLimits: &sandbox.LimitsRequest{DiskMB: new(16)}})
+	for n := range 12 {
+		out := clean(t, s.python(t, made.ID, `
+import os
+names = sorted(os.listdir("/data"))
+open(f"/data/{len(names)}", "wb").write(os.urandom(3 << 20))
+print(len(names))`))
+		if out != fmt.Sprint(n+1) { // lost+found
+			t.Fatalf("exec %d found %s files", n, out)
+		}
+	}
+	if err := s.Delete(t.Context(), made.ID); err != nil {
+		t.Error(err)
+	}
+	if out, err := s.leaks(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -192,7 +192,7 @@ func (x *execution) prepare() (agent.Run, error) {
 	if err := json.Unmarshal(b, &run); err != nil {
 		return run, err
 	}
-	if err := makeDir(run.Dir, x.who); err != nil {
+	if err := makeDir("working_dir", run.Dir, x.who); err != nil {
 		return run, err
 	}
 	for range run.Files {

@@ -81,8 +81,9 @@ func as(u user, f func() error) error {
 	return <-done
 }
 
-// makeDir makes a directory with all its parents where they are missing; what is made belongs to the user.
-func makeDir(dir string, u user) error {
+// makeDir makes a directory with all its parents where they are missing; what is made belongs to the user. field is the
+// request's that it comes from.
+func makeDir(field, dir string, u user) error {
 	return as(user{}, func() error { // as root of the cell
 		have := "/"
 		for _, part := range strings.Split(path.Clean(dir), "/") {
@@ -95,13 +96,27 @@ func makeDir(dir string, u user) error {
 				d, err = makeOne(have, part, u)
 			}
 			if err != nil {
-				return refuse(sandbox.Invalid, "working_dir", "%s can't be made: %s", dir, reason(err))
+				return refuse(sandbox.Invalid, field, "%s can't be made: %s", dir, reason(err))
 			}
 			d.Close()
 			have = next
 		}
 		return nil
 	})
+}
+
+// isRoot says whether a directory is the programs' root, by whatever name.
+func isRoot(dir string) bool {
+	a, err1 := open(dir, openPath, 0)
+	b, err2 := open("/", openPath, 0)
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	defer a.Close()
+	defer b.Close()
+	x, err1 := a.Stat()
+	y, err2 := b.Stat()
+	return err1 == nil && err2 == nil && os.SameFile(x, y)
 }
 
 // handOver gives the user a directory that is empty and that nobody but its owner may write to, as the image's own

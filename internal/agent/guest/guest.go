@@ -119,13 +119,13 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 	if err := makePlaces(); err != nil {
 		return err
 	}
-	if err := makeDir(s.WorkingDir, who); err != nil {
+	if err := attach(s.Mounts, trees, who); err != nil {
+		return err
+	}
+	if err := makeDir("working_dir", s.WorkingDir, who); err != nil { // perhaps on a disk
 		return err
 	}
 	if err := handOver(s.WorkingDir, who); err != nil {
-		return err
-	}
-	if err := attach(s.Mounts, trees, who); err != nil {
 		return err
 	}
 	for _, name := range s.Programs {
@@ -134,6 +134,9 @@ func (a *Agent) setup(conn net.Conn, b []byte, files []*os.File) error {
 		}
 	}
 	if s.ReadOnly {
+		if isRoot(s.WorkingDir) {
+			return refuse(sandbox.Invalid, "working_dir", "%s is the root, which preset maximum makes read-only: choose another, for example /workspace", s.WorkingDir)
+		}
 		if err := cell.Shut(append(s.Writable, s.WorkingDir)); err != nil {
 			return err
 		}

@@ -75,7 +75,7 @@ func attach(mounts []agent.Mount, trees []*os.File, who user) error {
 			return err
 		}
 		if err := host.AttachTree(tree, cell.RootDir+m.Path); err != nil {
-			return refuse(sandbox.Invalid, "", "%s can't be mounted on: a link or a file of the image is in the way", m.Path)
+			return refuse(sandbox.Invalid, fieldOf(m), "%s can't be mounted on: a link or a file of the image is in the way", m.Path)
 		}
 		if m.Own {
 			if err := handOverDisk(m.Path, who); err != nil {
@@ -86,10 +86,18 @@ func attach(mounts []agent.Mount, trees []*os.File, who user) error {
 	return nil
 }
 
+// fieldOf is the request's field that a mount comes from.
+func fieldOf(m agent.Mount) string {
+	if m.Own {
+		return "disk_mount_path"
+	}
+	return ""
+}
+
 // makePoint makes what a mount needs to lie on.
 func makePoint(m agent.Mount) error {
 	if !m.File {
-		return makeDir(m.Path, user{})
+		return makeDir(fieldOf(m), m.Path, user{})
 	}
 	return inFolder(m.Path, func(folder int, name string) error {
 		fd, err := unix.Openat(folder, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
@@ -106,7 +114,7 @@ func makeLink(m agent.Mount) error {
 
 // inFolder makes something in a folder, which is made where it is missing. What is there already stays.
 func inFolder(at string, do func(folder int, name string) error) error {
-	if err := makeDir(path.Dir(at), user{}); err != nil {
+	if err := makeDir("", path.Dir(at), user{}); err != nil {
 		return err
 	}
 	return as(user{}, func() error {

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/engine/container"
@@ -200,6 +202,45 @@ func TestStartingAgainLosesNoFilesAtAnyCall(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAMachineThatRanNothingLeavesNothingInTheDaemon: its first process was parked for a program that never came.
+func TestAMachineThatRanNothingLeavesNothingInTheDaemon(t *testing.T) {
+	needs(t)
+	layers := imagetest.Layers(t, imagetest.Python)
+	e := newInstall(t).open()
+	once := func(stateful bool) {
+		spec := enginetest.Spec(layers)
+		spec.Stateful = stateful
+		m, err := e.Start(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := func() (files, goroutines int) {
+		names, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names), runtime.NumGoroutine()
+	}
+	once(false) // the image's layers are mounted
+	files, goroutines := held()
+	for i := range 8 {
+		once(i%2 == 1)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		f, g := held()
+		if f <= files && g <= goroutines {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("after 8 machines there are %d files and %d goroutines, before %d and %d", f, g, files, goroutines)
+		}
 	}
 }
 

@@ -62,8 +62,11 @@ func Open(o Options) (*Engine, error) {
 	e := &Engine{kernel: o.Kernel, groups: groups, root: groups.Group("outpost-" + o.Installation),
 		dir: filepath.Join(o.DataDir, "run"), disks: filepath.Join(o.DataDir, "disks"), broken: o.Break}
 	e.images = imageMounts{kernel: o.Kernel, dir: filepath.Join(o.DataDir, "mounts")}
-	for _, d := range []string{e.dir, e.disks} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
+	for _, d := range []*string{&e.dir, &e.disks, &e.images.dir} {
+		if err := os.MkdirAll(*d, 0o700); err != nil {
+			return nil, err
+		}
+		if *d, err = filepath.EvalSymlinks(*d); err != nil { // one may lie on another disk; mounts follow no links
 			return nil, err
 		}
 	}

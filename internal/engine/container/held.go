@@ -25,7 +25,7 @@ func FindHeld(dataDir, installation string) ([]Held, error) {
 		return nil, err
 	}
 	root := groups.Group("outpost-" + installation)
-	reader := &Engine{dir: filepath.Join(dataDir, "run"), disks: filepath.Join(dataDir, "disks")}
+	reader := &Engine{dir: resolved(filepath.Join(dataDir, "run")), disks: resolved(filepath.Join(dataDir, "disks"))}
 	found := map[string]*Held{}
 	add := func(id, format string, args ...any) {
 		if !strings.HasPrefix(id, "m_") {
@@ -81,4 +81,12 @@ func loops() map[string]string {
 		}
 	}
 	return all
+}
+
+// resolved is the path that the kernel knows a folder by; one that is not there keeps its own.
+func resolved(dir string) string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		return real
+	}
+	return dir
 }

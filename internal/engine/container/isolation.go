@@ -48,7 +48,12 @@ var protections = []struct {
 	}},
 	{"seccomp", func(m *machine) bool { return m.spec.Security.SeccompEnabled }, func(p *place, s *seen) bool { return s.status["Seccomp"] == "2" }},
 	{"rlimits", func(m *machine) bool { return m.spec.Security.Preset != sandbox.Development }, func(p *place, s *seen) bool {
-		return s.nofile == map[sandbox.Preset]string{sandbox.Standard: "4096", sandbox.Maximum: "1024"}[p.m.spec.Security.Preset]
+		for _, r := range p.m.rlimits() {
+			if name := limitNames[r.Resource]; name != "" && s.rlimits[name] != strconv.FormatUint(r.Value, 10) {
+				return false
+			}
+		}
+		return p.m.e.broken != "rlimits"
 	}},
 	{"memory_limit", always, func(p *place, s *seen) bool {
 		got := s.limits.MemoryBytes // the kernel rounds to pages
@@ -71,6 +76,9 @@ var protections = []struct {
 		return slices.Equal(s.links, []string{engine.EgressInterface, "lo"}) && onlyWay(s.proc)
 	}},
 }
+
+// limitNames are what /proc/PID/limits calls the resources that presets limit. Source: fs/proc/base.c, lnames.
+var limitNames = map[int]string{unix.RLIMIT_NOFILE: "Max open files", unix.RLIMIT_FSIZE: "Max file size", unix.RLIMIT_NPROC: "Max processes"}
 
 func always(*machine) bool { return true }
 
@@ -110,7 +118,7 @@ func onlyWay(proc string) bool {
 type seen struct {
 	proc, agent string // /proc/PID
 	status      map[string]string
-	nofile      string
+	rlimits     map[string]string // hard limits, by their names in /proc/PID/limits
 	limits      host.CgroupLimits
 	root        unix.Statfs_t
 	links       []string
@@ -138,7 +146,7 @@ func (p *place) look() *seen {
 	if p.pid == 0 {
 		return nil
 	}
-	s := &seen{proc: fmt.Sprintf("/proc/%d", p.pid), agent: fmt.Sprintf("/proc/%d", p.m.process.Pid), status: map[string]string{}, limits: p.group.Limits()}
+	s := &seen{proc: fmt.Sprintf("/proc/%d", p.pid), agent: fmt.Sprintf("/proc/%d", p.m.process.Pid), status: map[string]string{}, rlimits: map[string]string{}, limits: p.group.Limits()}
 	status, err := os.ReadFile(s.proc + "/status")
 	if err != nil {
 		return nil
@@ -149,8 +157,10 @@ func (p *place) look() *seen {
 	}
 	limits, _ := os.ReadFile(s.proc + "/limits")
 	for line := range strings.Lines(string(limits)) {
-		if rest, ok := strings.CutPrefix(line, "Max open files"); ok {
-			s.nofile = strings.Fields(rest)[1]
+		for _, name := range limitNames {
+			if rest, ok := strings.CutPrefix(line, name); ok {
+				s.rlimits[name] = strings.Fields(rest)[1]
+			}
 		}
 	}
 	_ = unix.Statfs(s.proc+"/root/", &s.root)

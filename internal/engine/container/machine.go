@@ -105,6 +105,13 @@ func (m *machine) Halt(ctx context.Context) error {
 			m.line.Close()
 		}
 		m.awaitEnd()
+		m.mu.Lock()
+		first := m.first
+		m.first = nil
+		m.mu.Unlock()
+		if first != nil {
+			first.Close()
+		}
 	})
 	return m.e.Halt(context.WithoutCancel(ctx), m.Handle())
 }

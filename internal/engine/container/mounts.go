@@ -9,6 +9,7 @@ import (
 
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -137,25 +138,21 @@ func (m *machine) diskTree(ctx context.Context, image string, userns *os.File) (
 	return m.e.kernel.CloneIDMapped(tree, userns)
 }
 
-// free waits until nothing has the image mounted any more.
+// free waits until nothing has the image mounted any more: what its last machine wrote is being written to the host's disk.
 func free(ctx context.Context, image string) error {
-	for deadline := time.Now().Add(5 * time.Second); inUse(image); {
-		if ctx.Err() != nil || time.Now().After(deadline) {
-			return fmt.Errorf("the disk is still mounted by another machine")
+	for {
+		used, err := host.HasLoop(image)
+		if err != nil || !used {
+			return err
 		}
-		time.Sleep(2 * time.Millisecond)
-	}
-	return nil
-}
-
-// inUse says whether a loop device has the file.
-func inUse(file string) bool {
-	for _, backing := range loops() {
-		if backing == file {
-			return true
+		select {
+		case <-ctx.Done():
+			e := sandbox.Errorf(sandbox.Capacity, ctx.Err(), "what was written to the sandbox's disk is still on its way to the host's: try again")
+			e.RetryAfterSecs = 5
+			return e
+		case <-time.After(2 * time.Millisecond):
 		}
 	}
-	return false
 }
 
 func closeAll(files []*os.File) {
