@@ -138,7 +138,7 @@ func (x needs) mount(at string) engine.Mount {
 
 // supply gives a machine what the exec needs: an ephemeral one sees the layer, a stateful one gets it for good.
 func (n *Node) supply(ctx context.Context, b *box, m engine.Machine, x *needs) error {
-	if x.resolved == nil {
+	if x.set.Layer == "" && len(x.layers) == 0 {
 		return nil
 	}
 	began := time.Now()
