@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"outpost.run/outpost/internal/engine"
-	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -21,12 +20,13 @@ func (n *Node) makeDisk(ctx context.Context, b *box) error {
 	return n.disks.Make(ctx, s.ID, s.Disk.SizeGB)
 }
 
-// removeDisk is nil for a sandbox without one. Its last machine must be gone.
-func (n *Node) removeDisk(s service.SandboxSpec) error {
-	if s.Disk == nil || n.disks == nil {
+// removeDisk is nil for a sandbox without one. What a machine still writes to it is lost.
+func (n *Node) removeDisk(b *box) error {
+	if b.spec.Disk == nil || n.disks == nil {
 		return nil
 	}
-	return n.disks.Remove(s.ID)
+	_ = n.machinesEnded(b) // so that nothing of it is left when the deletion answers; one that takes longer is the sweep's
+	return n.disks.Remove(b.spec.ID)
 }
 
 // mounts are what every machine of the sandbox sees beside its image.

@@ -28,7 +28,7 @@ func (n *Node) equipped(b *box) {
 // strip takes a sandbox's things away; its machines are gone. What can't be removed now is the sweep's.
 func (n *Node) strip(b *box) error {
 	n.unpublish(b)
-	return errors.Join(n.removeDisk(b.spec), n.freeGPUs(b), n.images.Unpin(b.spec.ID))
+	return errors.Join(n.removeDisk(b), n.freeGPUs(b), n.images.Unpin(b.spec.ID))
 }
 
 // owned says whether a sandbox is here or is just being made.

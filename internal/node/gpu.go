@@ -45,24 +45,31 @@ func (n *Node) findGPUs(b *box) error {
 	return nil
 }
 
-// freeGPUs waits for what still ends in the background: while a machine of the sandbox is there, it may use them.
 func (n *Node) freeGPUs(b *box) error {
 	if b.spec.Limits.GPU == nil || n.gpus == nil {
 		return nil
 	}
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		used, err := n.withMachines()
-		if err != nil {
-			return err
-		}
-		if !used[b.spec.ID] {
-			return n.gpus.Free(b.spec.ID)
+	if !n.machinesEnded(b) {
+		return fmt.Errorf("a machine of the sandbox, which has GPUs, does not end")
+	}
+	return n.gpus.Free(b.spec.ID)
+}
+
+// machinesEnded waits for those of an ephemeral sandbox that end in the background, since they have its devices and its
+// disk; false where one takes longer than endTime.
+func (n *Node) machinesEnded(b *box) bool {
+	for end := time.Now().Add(endTime); ; time.Sleep(5 * time.Millisecond) {
+		if used, err := n.withMachines(); err == nil && !used[b.spec.ID] {
+			return true
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("a machine of the sandbox, which has GPUs, does not end")
+			return false
 		}
 	}
 }
+
+// endTime is how long what was written to a disk may take to reach the host's.
+const endTime = 20 * time.Second
 
 // withMachines are the sandboxes that have machines on this host, half removed ones included.
 func (n *Node) withMachines() (map[string]bool, error) {
