@@ -2,7 +2,7 @@ package sandbox
 
 // CreateRequest is the body of the create call. A nil field is one that the client left out.
 type CreateRequest struct {
-	Language        *string             `json:"language,omitempty" required:"true" doc:"python or bash; node, go and rust are known, but not served yet" example:"python"`
+	Language        *string             `json:"language,omitempty" required:"true" doc:"python, node, go, rust or bash; a program in Go or Rust is compiled as part of each exec" example:"python"`
 	Image           *string             `json:"image,omitempty" doc:"Overrides the language's image: REPOSITORY[:TAG] or REPOSITORY@sha256:… of a registry; for role operator also deb:SUITE?include=a,b and, below the configured folders, oci:DIR, oci-archive:FILE, docker-archive:FILE, dir:PATH."`
 	CreateWaitSecs  *int                `json:"create_wait_secs,omitempty" minimum:"0" maximum:"300" doc:"How long the call waits for an image that must first be made; 60 unless given. Longer: 503 image_preparing."`
 	Mode            *string             `json:"mode,omitempty" enum:"ephemeral,stateful" doc:"ephemeral (the default): every exec starts from the same clean state. stateful: files and processes stay."`
@@ -19,7 +19,7 @@ type CreateRequest struct {
 	Labels          map[string]string   `json:"labels,omitempty" doc:"For people and for list filters; at most 64."`
 	MaxConcurrency  *int                `json:"max_concurrency,omitempty" minimum:"1" maximum:"1024" doc:"Stateful: execs at once; 16 unless given. More wait in order."`
 	TTLSecs         *int                `json:"ttl_secs,omitempty" minimum:"1" doc:"The sandbox is deleted so long after its creation."`
-	IdleTimeoutSecs *int                `json:"idle_timeout_secs,omitempty" minimum:"1" doc:"The sandbox is deleted so long after its last use; what runs in it holds it."`
+	IdleTimeoutSecs *int                `json:"idle_timeout_secs,omitempty" minimum:"1" doc:"The sandbox is deleted so long after its last use; an exec holds it, what one left in the background does not."`
 }
 
 // LimitsRequest are the limits that a client asks for; policy knows the maxima, and fills in what is left out.

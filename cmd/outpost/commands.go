@@ -28,11 +28,28 @@ type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// The exit codes of outpost itself; those of a program are passed through as they are.
+// The exit codes of outpost itself. Where those of a program are passed through as they are, its own failures are exitOwn.
 const (
 	exitFailed      = 1
+	exitOwn         = 125
 	exitInterrupted = 130
 )
+
+// ownFailure is one of outpost's own, in a command that passes a program's exit code through.
+type ownFailure struct{ error }
+
+func (f ownFailure) Unwrap() error { return f.error }
+
+// passingThrough tells outpost's own failures from a program's.
+func passingThrough(run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		err := run(cmd, args)
+		if _, is := errors.AsType[exitError](err); err == nil || is {
+			return err
+		}
+		return ownFailure{err}
+	}
+}
 
 // exitCode says err in words and gives the code to end with.
 func exitCode(w io.Writer, err error) int {
@@ -47,6 +64,9 @@ func exitCode(w io.Writer, err error) int {
 		return exitInterrupted
 	}
 	fmt.Fprintln(w, "outpost: "+inWords(err))
+	if _, own := errors.AsType[ownFailure](err); own {
+		return exitOwn
+	}
 	return exitFailed
 }
 

@@ -34,7 +34,7 @@ func createCommand() *cobra.Command {
   outpost create --egress allow --allow '*.example.com:443' python`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := c.request(args[0])
+			r, err := c.request(cmd, args[0])
 			if err != nil {
 				return err
 			}
@@ -42,7 +42,12 @@ func createCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s, err := to.Create(cmd.Context(), r)
+			var s sandbox.Sandbox
+			err = awaitingImage(cmd, r.CreateWaitSecs, func(secs *int) (err error) {
+				r.CreateWaitSecs = secs
+				s, err = to.Create(cmd.Context(), r)
+				return err
+			})
 			if err != nil {
 				return err
 			}
@@ -85,35 +90,41 @@ func (c *createFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&c.healthCommand, "health-command", "", "a shell command that exits 0 while it is well (with --stateful)")
 	f.StringVar(&c.healthHTTP, "health-http", "", "PORT[/PATH] that answers 200 to 399 while it is well")
 	f.IntVar(&c.maxConcurrency, "max-concurrency", 0, "execs at once (with --stateful)")
-	f.IntVar(&c.createWait, "create-wait-secs", 0, "how long to wait for an image that must first be made")
+	f.IntVar(&c.createWait, "create-wait-secs", 0, "how long to wait for an image that must first be made; until it is, unless given")
 }
 
-func (c *createFlags) request(language string) (sandbox.CreateRequest, error) {
+func (c *createFlags) request(cmd *cobra.Command, language string) (sandbox.CreateRequest, error) {
 	r := sandbox.CreateRequest{
-		Language: &language, Name: pointer(c.name), WorkingDir: pointer(c.dir), TTLSecs: pointer(c.ttlSecs), IdleTimeoutSecs: pointer(c.idleSecs),
-		MaxConcurrency: pointer(c.maxConcurrency), CreateWaitSecs: pointer(c.createWait),
+		Language: &language, Name: given(cmd, "name", c.name), WorkingDir: given(cmd, "working-dir", c.dir),
+		TTLSecs: given(cmd, "ttl-secs", c.ttlSecs), IdleTimeoutSecs: given(cmd, "idle-timeout-secs", c.idleSecs),
+		MaxConcurrency: given(cmd, "max-concurrency", c.maxConcurrency), CreateWaitSecs: given(cmd, "create-wait-secs", c.createWait),
 	}
 	if c.stateful {
 		r.Mode = pointer(string(sandbox.Stateful))
 	}
-	limits := sandbox.LimitsRequest{MemoryMB: pointer(c.memoryMB), CPUCores: pointer(c.cpuCores), Pids: pointer(c.pids),
-		DiskMB: pointer(c.diskMB), TimeoutMS: pointer(c.timeout)}
+	limits := sandbox.LimitsRequest{
+		MemoryMB: given(cmd, "memory-mb", c.memoryMB), CPUCores: given(cmd, "cpu-cores", c.cpuCores), Pids: given(cmd, "pids", c.pids),
+		DiskMB: given(cmd, "disk-mb", c.diskMB), TimeoutMS: given(cmd, "timeout-ms", c.timeout),
+	}
 	if limits != (sandbox.LimitsRequest{}) {
 		r.ResourceLimits = &limits
 	}
-	c.fill(&r)
-	if c.user != "" {
+	c.fill(cmd, &r)
+	if user := given(cmd, "user", c.user); user != nil {
 		if r.Security == nil {
 			r.Security = &sandbox.SecurityRequest{}
 		}
-		r.Security.User = &c.user
+		r.Security.User = user
 	}
 	for _, e := range c.env {
 		k, v, _ := strings.Cut(e, "=")
 		r.Env = append(r.Env, [2]string{k, v})
 	}
 	for _, l := range c.labels {
-		k, v, _ := strings.Cut(l, ":")
+		k, v, pair := strings.Cut(l, ":")
+		if _, twice := r.Labels[k]; !pair || twice {
+			return r, fmt.Errorf("--label %s: want KEY:VALUE, each key once", l)
+		}
 		if r.Labels == nil {
 			r.Labels = map[string]string{}
 		}
@@ -126,11 +137,11 @@ func (c *createFlags) request(language string) (sandbox.CreateRequest, error) {
 		}
 		r.Ports = append(r.Ports, p)
 	}
-	return r, c.health(&r)
+	return r, c.health(cmd, &r)
 }
 
-func (c *createFlags) health(r *sandbox.CreateRequest) error {
-	h := sandbox.HealthCheckRequest{IntervalSecs: pointer(c.healthSecs)}
+func (c *createFlags) health(cmd *cobra.Command, r *sandbox.CreateRequest) error {
+	h := sandbox.HealthCheckRequest{IntervalSecs: given(cmd, "health-interval-secs", c.healthSecs)}
 	if c.healthCommand != "" {
 		h.Command = []string{"sh", "-c", c.healthCommand}
 	}

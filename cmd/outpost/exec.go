@@ -1,6 +1,11 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"outpost.run/outpost/sandbox"
@@ -16,14 +21,17 @@ func execCommand() *cobra.Command {
   outpost exec sb_1f0c9a2b7d3e -- ls -l
   outpost exec -c 'print(6*7)' sb_1f0c9a2b7d3e`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: passingThrough(func(cmd *cobra.Command, args []string) error {
 			id, args := args[0], args[1:]
 			var r sandbox.ExecRequest
 			var err error
 			if len(args) > 1 && args[0] == "--" {
-				r, err = p.command(args[1:], cmd.InOrStdin())
+				r, err = p.command(cmd, args[1:])
 			} else {
-				r, err = p.request(args, cmd.InOrStdin())
+				r, err = p.request(cmd, args)
+			}
+			if errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("there is no file %s: flags go before ID, and a command comes after --, as in outpost exec %s -- %s", args[0], id, strings.Join(args, " "))
 			}
 			if err != nil {
 				return err
@@ -37,7 +45,7 @@ func execCommand() *cobra.Command {
 				return err
 			}
 			return p.show(cmd, result)
-		},
+		}),
 	}
 	at.flags(cmd)
 	p.flags(cmd)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -95,6 +96,9 @@ func imageRefresh(at *imageStore, use, short, example string) *cobra.Command {
 			}
 			defer s.Close()
 			for _, ref := range refs {
+				if strings.HasPrefix(use, "build") && !strings.HasPrefix(ref, "deb:") {
+					return fmt.Errorf("%s: images are built of Debian packages alone (deb:SUITE?include=a,b); to fetch one, use outpost image pull", ref)
+				}
 				img, err := s.Refresh(cmd.Context(), ref, progressLines(cmd.ErrOrStderr()))
 				if err != nil {
 					return err
@@ -151,6 +155,9 @@ func imagePrune(at *imageStore) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Remove the images unused for longest until the store fits a size", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !(budgetGB >= 0) || budgetGB > 1<<20 {
+				return fmt.Errorf("--store-gb %v: want a size in GiB, 0 or more", budgetGB)
+			}
 			s, err := at.open()
 			if err != nil {
 				return err

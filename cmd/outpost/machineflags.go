@@ -32,25 +32,26 @@ func (m *machineFlags) flags(cmd *cobra.Command) {
 }
 
 // fill puts what was said into a create request; its limits may be there.
-func (m *machineFlags) fill(r *sandbox.CreateRequest) {
-	r.Image, r.DiskSizeGB, r.DiskMountPath = pointer(m.image), pointer(m.diskSizeGB), pointer(m.diskPath)
-	if m.egress == "" && len(m.allow) > 0 {
-		m.egress = "allow"
+func (m *machineFlags) fill(cmd *cobra.Command, r *sandbox.CreateRequest) {
+	r.Image, r.DiskSizeGB, r.DiskMountPath = given(cmd, "image", m.image), given(cmd, "disk-size-gb", m.diskSizeGB), given(cmd, "disk-mount-path", m.diskPath)
+	egress := given(cmd, "egress", m.egress)
+	if egress == nil && len(m.allow) > 0 {
+		egress = new("allow")
 	}
-	if m.egress != "" {
-		r.Network = &sandbox.NetworkRequest{Egress: &m.egress, Allow: m.allow}
+	if egress != nil {
+		r.Network = &sandbox.NetworkRequest{Egress: egress, Allow: m.allow}
 	}
-	if m.preset != "" || m.noSeccomp || m.jailer {
-		r.Security = &sandbox.SecurityRequest{Preset: pointer(m.preset), JailerEnabled: pointer(m.jailer)}
+	if preset := given(cmd, "preset", m.preset); preset != nil || m.noSeccomp || m.jailer {
+		r.Security = &sandbox.SecurityRequest{Preset: preset, JailerEnabled: pointer(m.jailer)}
 		if m.noSeccomp {
 			r.Security.SeccompEnabled = new(false)
 		}
 	}
-	if m.gpu != "" {
+	if gpu := given(cmd, "gpu", m.gpu); gpu != nil {
 		if r.ResourceLimits == nil {
 			r.ResourceLimits = &sandbox.LimitsRequest{}
 		}
-		r.ResourceLimits.GPU = &m.gpu
+		r.ResourceLimits.GPU = gpu
 	}
 }
 

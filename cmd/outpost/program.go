@@ -51,24 +51,24 @@ func (p *program) flags(cmd *cobra.Command) {
 }
 
 // request makes the exec request. args are FILE or - and the program's arguments; with -c all are arguments.
-func (p *program) request(args []string, in io.Reader) (r sandbox.ExecRequest, err error) {
+func (p *program) request(cmd *cobra.Command, args []string) (r sandbox.ExecRequest, err error) {
 	if p.code == "" {
 		if len(args) == 0 {
 			return r, errors.New("name a file with the program, - for standard input, or give it by -c")
 		}
-		if p.code, err = p.read(args[0], in); err != nil {
+		if p.code, err = p.read(args[0], cmd.InOrStdin()); err != nil {
 			return r, err
 		}
 		args = args[1:]
 	}
 	r = sandbox.ExecRequest{Code: &p.code, Language: pointer(p.language), Args: args}
-	return r, p.fill(&r, in)
+	return r, p.fill(cmd, &r)
 }
 
 // command makes the exec request of a command line.
-func (p *program) command(argv []string, in io.Reader) (sandbox.ExecRequest, error) {
+func (p *program) command(cmd *cobra.Command, argv []string) (sandbox.ExecRequest, error) {
 	r := sandbox.ExecRequest{Command: argv}
-	return r, p.fill(&r, in)
+	return r, p.fill(cmd, &r)
 }
 
 func (p *program) read(file string, in io.Reader) (string, error) {
@@ -89,12 +89,12 @@ func (p *program) read(file string, in io.Reader) (string, error) {
 	return string(code), err
 }
 
-func (p *program) fill(r *sandbox.ExecRequest, in io.Reader) error {
-	r.Deps, r.User, r.WorkingDir, r.TimeoutSecs = p.deps, pointer(p.user), pointer(p.dir), pointer(p.timeoutSecs)
+func (p *program) fill(cmd *cobra.Command, r *sandbox.ExecRequest) error {
+	r.Deps, r.User, r.WorkingDir, r.TimeoutSecs = p.deps, given(cmd, "user", p.user), given(cmd, "working-dir", p.dir), given(cmd, "timeout-secs", p.timeoutSecs)
 	encoding, most := "base64", maxOutputBytes
 	r.OutputEncoding, r.MaxOutputBytes = &encoding, &most
 	limits := sandbox.LimitsRequest{
-		MemoryMB: pointer(p.memoryMB), CPUCores: pointer(p.cpuCores), Pids: pointer(p.pids), DiskMB: pointer(p.diskMB)}
+		MemoryMB: given(cmd, "memory-mb", p.memoryMB), CPUCores: given(cmd, "cpu-cores", p.cpuCores), Pids: given(cmd, "pids", p.pids), DiskMB: given(cmd, "disk-mb", p.diskMB)}
 	if limits != (sandbox.LimitsRequest{}) {
 		r.ResourceLimits = &limits
 	}
@@ -120,7 +120,7 @@ func (p *program) fill(r *sandbox.ExecRequest, in io.Reader) error {
 		r.Files[to] = content
 	}
 	if p.stdin {
-		raw, err := io.ReadAll(in)
+		raw, err := io.ReadAll(cmd.InOrStdin())
 		if err != nil {
 			return err
 		}
@@ -130,7 +130,15 @@ func (p *program) fill(r *sandbox.ExecRequest, in io.Reader) error {
 	return nil
 }
 
-// pointer is nil for the zero value: a flag that was not given.
+// given is nil for a flag that was not given; one that was, with whatever value, is the server's to judge.
+func given[T any](cmd *cobra.Command, name string, v T) *T {
+	if cmd.Flags().Changed(name) {
+		return &v
+	}
+	return nil
+}
+
+// pointer is nil for the zero value.
 func pointer[T comparable](v T) *T {
 	var zero T
 	if v == zero {

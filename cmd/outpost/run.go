@@ -10,14 +10,15 @@ func runCommand() *cobra.Command {
 	var at connection
 	var p program
 	var m machineFlags
+	var wait int
 	cmd := &cobra.Command{
 		Use:   "run [flags] FILE|- [ARGUMENT...]",
 		Short: "Run a program in a fresh sandbox, and pass its output and exit code through",
 		Example: `  outpost run hello.py
   echo 'print(6*7)' | outpost run --language python -
   outpost run -l bash -c 'wc -l' -i < /etc/passwd`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := p.request(args, cmd.InOrStdin())
+		RunE: passingThrough(func(cmd *cobra.Command, args []string) error {
+			r, err := p.request(cmd, args)
 			if err != nil {
 				return err
 			}
@@ -28,24 +29,31 @@ func runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			result, err := c.Execute(cmd.Context(), inFreshMachine(r, &m))
+			x := inFreshMachine(cmd, r, &m)
+			var result sandbox.ExecResult
+			err = awaitingImage(cmd, given(cmd, "create-wait-secs", wait), func(secs *int) (err error) {
+				x.CreateWaitSecs = secs
+				result, err = c.Execute(cmd.Context(), x)
+				return err
+			})
 			if err != nil {
 				return err
 			}
 			return p.show(cmd, result)
-		},
+		}),
 	}
 	at.flags(cmd)
 	p.flags(cmd)
 	m.flags(cmd)
+	cmd.Flags().IntVar(&wait, "create-wait-secs", 0, "how long to wait for an image that must first be made; until it is, unless given")
 	cmd.Flags().SetInterspersed(false) // what follows FILE is the program's
 	return cmd
 }
 
 // inFreshMachine makes the execute call's request of an exec's.
-func inFreshMachine(r sandbox.ExecRequest, m *machineFlags) sandbox.ExecuteRequest {
+func inFreshMachine(cmd *cobra.Command, r sandbox.ExecRequest, m *machineFlags) sandbox.ExecuteRequest {
 	box := sandbox.CreateRequest{ResourceLimits: r.ResourceLimits}
-	m.fill(&box)
+	m.fill(cmd, &box)
 	return sandbox.ExecuteRequest{
 		Code: r.Code, Language: r.Language, Deps: r.Deps, TimeoutSecs: r.TimeoutSecs, ResourceLimits: box.ResourceLimits,
 		Stdin: r.Stdin, StdinEncoding: r.StdinEncoding, Args: r.Args, Env: r.Env, User: r.User, WorkingDir: r.WorkingDir,

@@ -79,6 +79,11 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	if c.DataDir, err = filepath.EvalSymlinks(c.DataDir); err != nil { // what is mounted below it follows no links
 		return err
 	}
+	socket, err := net.Listen("tcp", c.Listen) // first: where that fails nothing else was done
+	if err != nil {
+		return err
+	}
+	defer socket.Close() //nolint:errcheck // it is closed where it was served
 	token, err := firstCredential(c.DataDir, log)
 	if err != nil {
 		return err
@@ -96,24 +101,20 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	if err := svc.Start(ctx); err != nil {
 		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
 	}
-	return listen(ctx, c, svc, stopAll, log, stderr)
+	return answer(ctx, c, socket, svc, stopAll, log, stderr)
 }
 
-// listen answers calls until ctx ends, and lets those under way end.
-func listen(ctx context.Context, c config.Config, svc *service.Service, stopAll bool, log *slog.Logger, stderr io.Writer) error {
+// answer answers calls until ctx ends, and lets those under way end.
+func answer(ctx context.Context, c config.Config, socket net.Listener, svc *service.Service, stopAll bool, log *slog.Logger, stderr io.Writer) error {
 	last := context.WithoutCancel(ctx)
 	web, err := server.New(server.Config{Service: svc, Log: log, Version: version(), PerMinute: c.RateLimit.PerMinute, Burst: c.RateLimit.Burst})
-	if err != nil {
-		return errors.Join(err, svc.Shutdown(last, 0, false))
-	}
-	socket, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return errors.Join(err, svc.Shutdown(last, 0, false))
 	}
 	address := "http://" + socket.Addr().String()
 	card := filepath.Join(c.DataDir, "server.json")
 	if err := writeCard(card, address); err != nil {
-		return errors.Join(err, socket.Close(), svc.Shutdown(last, 0, false))
+		return errors.Join(err, svc.Shutdown(last, 0, false))
 	}
 	defer os.Remove(card) //nolint:errcheck // the next start writes it anew
 	answering, stopAnswering := context.WithCancel(last)

@@ -43,11 +43,13 @@ func (n *Node) image(ctx context.Context, s service.SandboxSpec) (img image.Imag
 	by := image.Asker{Namespace: s.Namespace, Operator: s.Operator, Host: n.defaults[image.Canonical(s.Image)]}
 	img, err = n.images.EnsureFor(limited, by, s.Image, nil)
 	if err != nil && errors.Is(limited.Err(), context.DeadlineExceeded) && ctx.Err() == nil {
-		text := "is being made"
-		if p, ok := n.images.Building(s.Image); ok {
-			text = fmt.Sprintf("is being made: %s %d of %d", p.Phase, p.Done, p.Total)
+		how := ""
+		if p, ok := n.images.Building(s.Image); ok && p.Total > 0 {
+			how = fmt.Sprintf(": %s %d of %d", p.Phase, p.Done, p.Total)
+		} else if ok {
+			how = ": " + p.Phase
 		}
-		e := sandbox.Errorf(sandbox.ImagePreparing, nil, "the image %s; try again", text)
+		e := sandbox.Errorf(sandbox.ImagePreparing, nil, "the image %s is being made%s; try again", s.Image, how)
 		e.RetryAfterSecs = 5
 		return img, nil, e
 	}

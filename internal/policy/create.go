@@ -80,6 +80,11 @@ func (p Policy) Create(r sandbox.CreateRequest, faults sandbox.Faults) (Sandbox,
 	}
 	if r.WorkingDir != nil {
 		s.WorkingDir = checkDir("working_dir", *r.WorkingDir, &faults)
+		for _, dir := range []string{"/proc", "/sys", "/dev"} {
+			if s.WorkingDir == dir || strings.HasPrefix(s.WorkingDir, dir+"/") {
+				faults.Add("working_dir", "must not be in %s, where nothing can be made; choose another, for example /workspace", dir)
+			}
+		}
 	}
 	if r.Name != nil {
 		s.Name = *r.Name

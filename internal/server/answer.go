@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -48,11 +49,17 @@ var statuses = map[sandbox.Code]int{
 	sandbox.Internal:               http.StatusInternalServerError,
 }
 
+// clientGone is for the log: there is nobody who could hear an answer. The number is a convention of web servers.
+const clientGone = 499
+
 // answerOf is what a handler's result amounts to. An error's body has no request id yet, so that it can be kept and
 // said again under another one.
 func answerOf(status int, body any, err error) service.Answer {
 	if err != nil {
 		e, is := errors.AsType[*sandbox.Error](err)
+		if !is && errors.Is(err, context.Canceled) {
+			return service.Answer{Status: clientGone}
+		}
 		if !is {
 			e = sandbox.Errorf(sandbox.Internal, err, "the server failed; its log says more under this request id")
 		}
@@ -86,7 +93,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 func (s *Server) write(w http.ResponseWriter, r *http.Request, a service.Answer) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // a test's writer has none
 	body := a.Body
-	if a.Status >= http.StatusBadRequest {
+	if a.Status >= http.StatusBadRequest && len(a.Body) > 0 {
 		body = s.errorBody(w, r, a)
 	}
 	if len(body) > 0 {

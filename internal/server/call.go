@@ -103,7 +103,7 @@ func (s *Server) answer(r *http.Request, rt route, c *call) (service.Answer, err
 
 // kept says which answers an Idempotency-Key gets again.
 func kept(a service.Answer) bool {
-	return a.Status < http.StatusInternalServerError && a.Status != http.StatusTooManyRequests
+	return a.Status < http.StatusInternalServerError && a.Status != http.StatusTooManyRequests && a.Status != clientGone
 }
 
 func validKey(key string) bool {

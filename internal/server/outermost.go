@@ -62,8 +62,11 @@ func (s *Server) logCall(r *http.Request, t *trace, out *recorder, took time.Dur
 	if t.err != nil {
 		attributes = append(attributes, slog.String("code", string(sandbox.CodeOf(t.err))))
 		if out.status >= http.StatusInternalServerError {
-			level = slog.LevelError
+			level = slog.LevelWarn // busy, or an image is being made
 			attributes = append(attributes, slog.Any("error", t.err))
+		}
+		if out.status == http.StatusInternalServerError {
+			level = slog.LevelError
 		}
 	}
 	s.log.LogAttrs(r.Context(), level, "call", attributes...)

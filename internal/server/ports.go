@@ -20,12 +20,12 @@ func (s *Server) openPort(c *call) (any, error) {
 
 func (s *Server) closePort(c *call) (any, error) {
 	q, faults := readQuery(c.rawQuery, portParams)
+	port, err := strconv.ParseUint(c.guestPort, 10, 16)
+	if err != nil || port == 0 {
+		faults.Add("guest_port", "must be a number from 1 to 65535")
+	}
 	if err := faults.Err(sandbox.Invalid); err != nil {
 		return nil, err
 	}
-	port, err := strconv.Atoi(c.guestPort)
-	if err != nil {
-		port = 0 // which nobody has
-	}
-	return nil, s.svc.ClosePort(c.ctx, c.namespace, c.id, port, cmp.Or(q.Get("protocol"), "tcp"))
+	return nil, s.svc.ClosePort(c.ctx, c.namespace, c.id, int(port), cmp.Or(q.Get("protocol"), "tcp"))
 }

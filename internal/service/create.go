@@ -3,6 +3,7 @@ package service
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"outpost.run/outpost/internal/policy"
 	"outpost.run/outpost/sandbox"
@@ -62,7 +63,7 @@ func (s *Service) make(ctx context.Context, namespace string, p policy.Sandbox, 
 
 // freshSpec is the spec of a sandbox that is being made.
 func freshSpec(r sandbox.Sandbox, p policy.Sandbox, operator bool) SandboxSpec {
-	spec := specOf(r, p.CreateWait)
+	spec := specOf(r, max(p.CreateWait, time.Millisecond)) // 0 means not to wait; a spec's 0, that nothing is said
 	spec.Operator, spec.Unsaid, spec.ImageDigest = operator, Unsaid(p.Unsaid), ""
 	return spec
 }

@@ -71,6 +71,9 @@ func (s *Service) Events(ctx context.Context, namespace, id string, since *uint6
 				return err
 			}
 			q.Since = e.Seq
+			if id != "" && e.Type == sandbox.DeletedEvent { // nothing comes after it
+				return nil
+			}
 		}
 		if len(all) == q.Most {
 			continue
@@ -129,7 +132,7 @@ func (s *Service) happened(ctx context.Context, e Event) {
 	}
 	_, err := s.change(ctx, l, "lost", func(r *sandbox.Sandbox) {
 		if e.Status != "" && r.Status == sandbox.Running {
-			r.Status = e.Status
+			r.Status, r.Isolation = e.Status, notInForce(r.Isolation)
 			r.Health = sandbox.Health{Status: sandbox.HealthNone}
 		}
 		if e.Health != nil && r.Status == sandbox.Running {

@@ -90,6 +90,9 @@ func (s *Service) Start(ctx context.Context) error {
 				r.Isolation = states[i].Isolation
 			}
 		}
+		if r.Status == sandbox.LostNow || r.Status == sandbox.Stopped {
+			r.Isolation = notInForce(r.Isolation)
+		}
 		if r.Status != before {
 			s.log.Warn("sandbox changed while the server was away", "sandbox_id", r.ID, "from", before, "to", r.Status)
 			r.UpdatedAt = sandbox.Now()

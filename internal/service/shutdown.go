@@ -73,7 +73,7 @@ func (s *Service) noteStopped(ctx context.Context) {
 	for _, l := range all {
 		after, err := s.change(ctx, l, "", func(r *sandbox.Sandbox) {
 			if r.Mode == sandbox.Stateful && r.Status == sandbox.Running {
-				r.Status, r.Health = sandbox.Stopped, sandbox.Health{Status: sandbox.HealthNone}
+				r.Status, r.Health, r.Isolation = sandbox.Stopped, sandbox.Health{Status: sandbox.HealthNone}, notInForce(r.Isolation)
 			}
 		})
 		if err != nil {

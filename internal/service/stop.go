@@ -52,6 +52,7 @@ func (s *Service) turn(ctx context.Context, namespace, id string, to sandbox.Sta
 	}
 	after, err := s.change(ctx, l, "", func(r *sandbox.Sandbox) {
 		r.Status, r.Health = to, state.Health
+		r.Isolation = notInForce(r.Isolation)
 		if to == sandbox.Running {
 			r.Isolation = state.Isolation
 		}
@@ -60,4 +61,9 @@ func (s *Service) turn(ctx context.Context, namespace, id string, to sandbox.Sta
 		err = noSandbox()
 	}
 	return s.shown(l, after), err
+}
+
+// notInForce is the isolation of a sandbox that has no machine: there is nothing that anything could be in force for.
+func notInForce(i sandbox.Isolation) sandbox.Isolation {
+	return sandbox.Isolation{Engine: i.Engine, Requested: i.Requested, Effective: []string{}, Missing: []string{}}
 }
