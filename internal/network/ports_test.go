@@ -163,6 +163,34 @@ func TestNobodyListensInside(t *testing.T) {
 	}
 }
 
+// TestAPortIsNeverConnectedToItself: with one port left to choose from, every connection to it would be.
+func TestAPortIsNeverConnectedToItself(t *testing.T) {
+	n := open(t, ports("127.0.0.1"))
+	m := newMachine(t, n, network.Egress{Mode: network.None})
+	if err := netns.In(m.ns, func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40000"), 0)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if c, err := n.Dial(t.Context(), m.ns, "tcp", 40000); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("tcp: %v, %v", c, err)
+		}
+	}
+	c, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", m.publish(n, "udp", 40000).Port.HostPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	if got, err := c.Read(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("udp: %d bytes, %v", got, err)
+	}
+}
+
 func TestAThousandConnectionsAtOnce(t *testing.T) {
 	n := open(t, ports("127.0.0.1"))
 	m := newMachine(t, n, network.Egress{Mode: network.None})
