@@ -111,7 +111,8 @@ func (n *Node) republish(b *box) {
 	}
 }
 
-func (n *Node) republishAll() {
+// mend tries again what could not be had after a restart.
+func (n *Node) mend() {
 	n.mu.Lock()
 	boxes := make([]*box, 0, len(n.boxes))
 	for _, b := range n.boxes {
@@ -119,6 +120,7 @@ func (n *Node) republishAll() {
 	}
 	n.mu.Unlock()
 	for _, b := range boxes {
+		n.rewire(b)
 		n.republish(b)
 	}
 }
