@@ -50,7 +50,7 @@ var rooms = map[string]room{
 	"internal/node": {imports: []string{"internal/service", "internal/engine", "internal/image", "internal/disk",
 		"internal/network", "internal/gpu", "internal/agent", "internal/deps", "sandbox"}, why: "the runtime of one host"},
 
-	"internal/deps": {imports: []string{"internal/agent", "internal/engine", "internal/host", "internal/image", "internal/index", "sandbox"},
+	"internal/deps": {imports: []string{"internal/agent", "internal/engine", "internal/host/netns", "internal/image", "internal/index", "sandbox"},
 		why: "installing knows machines and layers, not sandboxes"},
 	"internal/index": {imports: []string{"sandbox"}, why: "where packages come from, and nothing of who installs them"},
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -13,7 +14,7 @@ import (
 
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
-	"outpost.run/outpost/internal/host"
+	"outpost.run/outpost/internal/host/netns"
 	"outpost.run/outpost/internal/index"
 	"outpost.run/outpost/sandbox"
 )
@@ -58,13 +59,13 @@ const connectionsMost = 128
 
 // serve lets the machine ask an index until close.
 func (w *workshop) serve(p *index.Proxy) (stop func(), err error) {
-	netns, err := w.m.NetworkNamespace()
+	ns, err := w.m.NetworkNamespace()
 	if err != nil {
 		return nil, err
 	}
-	defer netns.Close()
-	l, err := host.ListenIn(netns, index.Address)
-	if err != nil {
+	defer ns.Close()
+	var l net.Listener
+	if err := netns.In(ns, func() (err error) { l, err = net.Listen("tcp4", index.Address); return err }); err != nil {
 		return nil, err
 	}
 	s := &http.Server{Handler: p, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: log.New(io.Discard, "", 0)}

@@ -248,24 +248,43 @@ func TestTheNameInTLSAndHTTPIsHeldAgainstTheList(t *testing.T) {
 			t.Errorf("%s with name %s: %q, %v", tc.at, tc.name, got, err)
 		}
 	}
+	const (
+		evil = "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"
+		ok   = "GET / HTTP/1.1\r\nHost: ok.example:80\r\nConnection: close\r\n\r\n"
+	)
 	for text, passes := range map[string]bool{
-		"\r\nGET / HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                        false,
-		"GET http://evil.example/ HTTP/1.1\r\nHost: ok.example\r\n\r\n":                           false,
-		"GET / HTTP/1.1\r\nHost: ok.example\r\nHost: evil.example\r\n\r\n":                        false,
-		"GET\t/ HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                           false,
-		"get / HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                            false,
-		" GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                           false,
-		"GET\v/ HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                           false,
-		"GET /\x00 HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                        false,
-		"GET / http/1.1\r\nHost: evil.example\r\n\r\n":                                            false,
-		"GET / HTTP/1.1\r\nHost : ok.example\r\nHost: evil.example\r\n\r\n":                       false,
-		"GET / HTTP/1.1\r\nHost: ok.example\r\n .evil.example\r\n\r\n":                            false,
-		"CONNECT evil.example:80 HTTP/1.1\r\nHost: ok.example\r\n\r\n":                            false,
-		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n":                                                        false,
-		"GET / HTTP/1.1\r\n\r\n":                                                                  false,
-		"GET / HTTP/1.1\r\nHost: ok.example\x00.evil.example\r\n\r\n":                             false,
-		"GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 100<<10) + "\r\nHost: evil.example\r\n\r\n": false,
-		"GET / HTTP/1.1\r\nHost: ok.example:80\r\nConnection: close\r\n\r\n":                      true,
+		"\r\nGET / HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                           false,
+		"GET http://evil.example/ HTTP/1.1\r\nHost: ok.example\r\n\r\n":                              false,
+		"GET / HTTP/1.1\r\nHost: ok.example\r\nHost: evil.example\r\n\r\n":                           false,
+		"GET\t/ HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                              false,
+		"get / HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                               false,
+		" GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                              false,
+		"GET\v/ HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                              false,
+		"GET /\x00 HTTP/1.1\r\nHost: evil.example\r\n\r\n":                                           false,
+		"GET / http/1.1\r\nHost: evil.example\r\n\r\n":                                               false,
+		"GET / HTTP/1.1\r\nHost : ok.example\r\nHost: evil.example\r\n\r\n":                          false,
+		"GET / HTTP/1.1\r\nHost: ok.example\r\n .evil.example\r\n\r\n":                               false,
+		"CONNECT evil.example:80 HTTP/1.1\r\nHost: ok.example\r\n\r\n":                               false,
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n":                                                           false,
+		"GET / HTTP/1.1\r\n\r\n":                                                                     false,
+		"GET / HTTP/1.1\r\nHost: ok.example\x00.evil.example\r\n\r\n":                                false,
+		"GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 100<<10) + "\r\nHost: evil.example\r\n\r\n":    false,
+		strings.Repeat("\r\n", 32<<10) + evil:                                                        false,
+		strings.Repeat(" ", 64<<10) + evil:                                                           false,
+		strings.Repeat("\n", 100<<10) + evil:                                                         false,
+		strings.Repeat("\r\n", 20<<10) + "GET /" + strings.Repeat("a", 40<<10) + evil[len("GET /"):]: false,
+		"GET /" + strings.Repeat("a", 63<<10) + evil[len("GET /"):]:                                  false,
+		"G3T" + evil[len("GET"):]:                                                                    false,
+		"!#$%&'*+-.^_`|~" + evil[len("GET"):]:                                                        false,
+		strings.Repeat("METHOD", 4) + evil[len("GET"):]:                                              false,
+		strings.Repeat("M", 20<<10) + evil[len("GET"):]:                                              false,
+		strings.Repeat("M", 70<<10) + evil[len("GET"):]:                                              false,
+		"GET http://evil.example/\r\n\r\n":                                                           false,
+		"GET http://ok.example:x/\r\n\r\n":                                                           false,
+		"GET http://ok.example/\r\n\r\n":                                                             true,
+		strings.Repeat("\r\n", 2<<10) + ok:                                                           true,
+		strings.Repeat("G", 2<<10) + ok[len("GET"):]:                                                 true,
+		ok: true,
 	} {
 		c, err := m.dial("tcp", "93.184.216.34:80")
 		if err != nil {

@@ -64,6 +64,7 @@ type Network struct {
 	links   budget // egress connections of all machines together
 	ports   budget // published ones
 	asking  budget // names asked for at once
+	shares  shares // of the host's ports
 
 	link        string // its name
 	bind        netip.Addr
@@ -91,6 +92,7 @@ func Open(o Options) (*Network, error) {
 	n.ports.most = descriptors * 2 / 5 / portDescriptors
 	n.buffers.most = allBuffers
 	n.asking.most = allQuestions
+	n.shares.used = map[string]int{}
 	return n, nil
 }
 

@@ -35,7 +35,25 @@ const (
 	helloTime = 30 * time.Second // from the first byte to the end of what says the name
 )
 
-var errName = errors.New("another name than those allowed")
+var (
+	errName = errors.New("another name than those allowed")
+	errLong = errors.New("no name in as much as is looked at")
+)
+
+// atMost reads so many bytes. More is an error: it must not look like the end of what the machine says.
+type atMost struct {
+	from io.Reader
+	left int
+}
+
+func (a *atMost) Read(b []byte) (int, error) {
+	if a.left == 0 {
+		return 0, errLong
+	}
+	n, err := a.from.Read(b[:min(len(b), a.left)])
+	a.left -= n
+	return n, err
+}
 
 func (n *named) Read(b []byte) (int, error) {
 	if !n.begun {
@@ -60,7 +78,7 @@ func (n *named) begin() ([]byte, error) {
 		return nil, err
 	}
 	var seen bytes.Buffer
-	source := io.TeeReader(io.LimitReader(io.MultiReader(bytes.NewReader(first[:got]), n.from), maxHello), &seen)
+	source := io.TeeReader(&atMost{io.MultiReader(bytes.NewReader(first[:got]), n.from), maxHello}, &seen)
 	if err := n.from.SetReadDeadline(time.Now().Add(helloTime)); err != nil {
 		return nil, err
 	}
@@ -122,15 +140,21 @@ func mayBeHTTP(b []byte) bool {
 		switch {
 		case isSpace(c):
 			return i > 0
-		case i > 20 || !(c == '-' || c == '_' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'):
+		case !isToken(c):
 			return false
 		}
 	}
 	return true
 }
 
+// isToken: it may be in a method. Source: RFC 9110, section 5.6.2
+func isToken(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+}
+
 // httpHosts: every host that the first request names is allowed, in its target as in its Host. What only looks like a
-// request does not pass, since it is not known what a server makes of it; a line that names no version of HTTP does.
+// request does not pass, since it is not known what a server makes of it; a line that names no version of HTTP does,
+// unless it names another host.
 func (n *named) httpHosts(from io.Reader) bool {
 	r := bufio.NewReaderSize(from, 4096)
 	for { // servers pass over empty lines before a request
@@ -144,17 +168,32 @@ func (n *named) httpHosts(from io.Reader) bool {
 		}
 	}
 	line, err := r.ReadString('\n')
-	if err != nil {
-		return err == io.EOF && len(line) < maxHello/2
+	if err != nil && err != io.EOF {
+		return false
 	}
 	if !strings.Contains(strings.ToUpper(line), "HTTP/") {
-		return true
+		return n.targetAllowed(line)
 	}
 	req, err := http.ReadRequest(bufio.NewReader(io.MultiReader(strings.NewReader(line), r)))
 	if err != nil {
 		return false
 	}
 	return n.hostAllowed(req.Host) && (req.URL.Host == "" || n.hostAllowed(req.URL.Host))
+}
+
+// targetAllowed judges a line that names no version: servers that take it for HTTP 0.9 read no Host, but some obey a host
+// in its target.
+func (n *named) targetAllowed(line string) bool {
+	for _, word := range strings.FieldsFunc(line, func(c rune) bool { return c == '\r' || c == '\n' || c < 0x80 && isSpace(byte(c)) }) {
+		if !strings.Contains(word, "://") {
+			continue
+		}
+		target, err := url.Parse(word)
+		if err != nil || !n.hostAllowed(target.Host) {
+			return false
+		}
+	}
+	return true
 }
 
 func (n *named) hostAllowed(host string) bool {

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -21,6 +22,7 @@ type Published struct {
 	Port sandbox.Port // with its host port
 
 	net    *Network
+	owner  string
 	target Target
 	stream net.Listener    // of tcp
 	socket *net.UDPConn    // of udp
@@ -38,13 +40,58 @@ type Published struct {
 // insideTime is how long a server inside may take to accept.
 const insideTime = 10 * time.Second
 
-// Publish opens a port: host port 0 is any that is free.
+// Publish opens a port of a namespace's: host port 0 is any that is free.
 //
-// Errors: PortNotAllowed, PortInUse, Capacity (none is free).
-func (n *Network) Publish(p sandbox.Port, target Target) (*Published, error) {
-	pub := &Published{Port: p, net: n, target: target, open: map[*through]bool{}, sessions: map[netip.AddrPort]*portSession{}}
+// Errors: PortNotAllowed, PortInUse, QuotaExceeded (the namespace has its share), Capacity (none is free).
+func (n *Network) Publish(namespace string, p sandbox.Port, target Target) (*Published, error) {
+	if !n.shares.take(namespace, n.share()) {
+		e := sandbox.Errorf(sandbox.QuotaExceeded, nil, "the namespace has published %d ports already, as many as one may, which is a quarter of ports.range: close some first, or have the operator widen it", n.share())
+		e.RetryAfterSecs = 1
+		return nil, e
+	}
+	return n.publish(namespace, p, target)
+}
+
+// Republish opens a port again that a namespace has already, however many it has.
+//
+// Errors: PortNotAllowed, PortInUse.
+func (n *Network) Republish(namespace string, p sandbox.Port, target Target) (*Published, error) {
+	n.shares.take(namespace, math.MaxInt)
+	return n.publish(namespace, p, target)
+}
+
+// share is how many ports one namespace may have.
+func (n *Network) share() int { return (n.last - n.first + 1 + 3) / 4 }
+
+// shares counts the ports of each namespace.
+type shares struct {
+	mu   sync.Mutex
+	used map[string]int
+}
+
+func (s *shares) take(of string, most int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used[of] >= most {
+		return false
+	}
+	s.used[of]++
+	return true
+}
+
+func (s *shares) give(of string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used[of]--; s.used[of] == 0 {
+		delete(s.used, of)
+	}
+}
+
+func (n *Network) publish(namespace string, p sandbox.Port, target Target) (*Published, error) {
+	pub := &Published{Port: p, net: n, owner: namespace, target: target, open: map[*through]bool{}, sessions: map[netip.AddrPort]*portSession{}}
 	pub.conns.most = portConnections
 	if err := pub.listen(); err != nil {
+		n.shares.give(namespace)
 		return nil, err
 	}
 	pub.ctx, pub.cancel = context.WithCancel(context.Background())
@@ -117,11 +164,15 @@ func (p *Published) Reset() {
 	}
 }
 
-// Close closes the port and ends all its connections.
+// Close closes the port and ends all its connections. It is idempotent.
 func (p *Published) Close() {
 	p.mu.Lock()
+	again := p.closed
 	p.closed = true
 	p.mu.Unlock()
+	if !again {
+		defer p.net.shares.give(p.owner) // when the host port is free
+	}
 	p.cancel()
 	if p.stream != nil {
 		p.stream.Close()

@@ -54,7 +54,7 @@ func echo(c *net.TCPConn) {
 
 func (m *machine) publish(n *network.Network, protocol string, port int) *network.Published {
 	m.t.Helper()
-	p, err := n.Publish(sandbox.Port{GuestPort: port, Protocol: protocol}, func() *os.File { return m.ns })
+	p, err := n.Publish(sandbox.NewID("ns_"), sandbox.Port{GuestPort: port, Protocol: protocol}, func() *os.File { return m.ns })
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestAResetIsPassedOn(t *testing.T) {
 func TestNobodyListensInside(t *testing.T) {
 	n := open(t, ports("127.0.0.1"))
 	m := newMachine(t, n, network.Egress{Mode: network.None})
-	none, err := n.Publish(sandbox.Port{GuestPort: 80, Protocol: "tcp"}, func() *os.File { return nil })
+	none, err := n.Publish("default", sandbox.Port{GuestPort: 80, Protocol: "tcp"}, func() *os.File { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,6 +160,34 @@ func TestNobodyListensInside(t *testing.T) {
 		if !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("the client sees %v", err)
 		}
+	}
+}
+
+// TestAPortIsNeverConnectedToItself: with one port left to choose from, every connection to it would be.
+func TestAPortIsNeverConnectedToItself(t *testing.T) {
+	n := open(t, ports("127.0.0.1"))
+	m := newMachine(t, n, network.Egress{Mode: network.None})
+	if err := netns.In(m.ns, func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40000"), 0)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if c, err := n.Dial(t.Context(), m.ns, "tcp", 40000); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("tcp: %v, %v", c, err)
+		}
+	}
+	c, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", m.publish(n, "udp", 40000).Port.HostPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	if got, err := c.Read(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("udp: %d bytes, %v", got, err)
 	}
 }
 
@@ -300,7 +328,7 @@ func TestPortsFollowTheMachine(t *testing.T) {
 	young.echoInside("127.0.0.1:"+strconv.Itoa(port), "young")
 	var now atomic.Pointer[os.File]
 	now.Store(old.ns)
-	p, err := n.Publish(sandbox.Port{GuestPort: port, Protocol: "udp"}, now.Load)
+	p, err := n.Publish("default", sandbox.Port{GuestPort: port, Protocol: "udp"}, now.Load)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +353,7 @@ func TestHostPorts(t *testing.T) {
 	n := open(t, ports("127.0.0.1"))
 	m := newMachine(t, n, network.Egress{Mode: network.None})
 	fixed := func(port int) error {
-		p, err := n.Publish(sandbox.Port{GuestPort: 80, HostPort: port, Protocol: "tcp"}, func() *os.File { return m.ns })
+		p, err := n.Publish(fmt.Sprint("of ", port), sandbox.Port{GuestPort: 80, HostPort: port, Protocol: "tcp"}, func() *os.File { return m.ns })
 		if err == nil {
 			t.Cleanup(p.Close)
 		}
@@ -352,10 +380,61 @@ func TestHostPorts(t *testing.T) {
 		}
 		seen[p.Port.HostPort] = true
 	}
-	if _, err := n.Publish(sandbox.Port{GuestPort: 80, Protocol: "tcp"}, func() *os.File { return nil }); sandbox.CodeOf(err) != sandbox.Capacity {
+	if _, err := n.Publish("default", sandbox.Port{GuestPort: 80, Protocol: "tcp"}, func() *os.File { return nil }); sandbox.CodeOf(err) != sandbox.Capacity {
 		t.Errorf("with all ports taken: %v", err)
 	}
 	m.publish(n, "udp", 80) // the other protocol's are its own
+}
+
+// TestANamespaceHasItsShareOfThePorts: a quarter, of both protocols together, so that others find some.
+func TestANamespaceHasItsShareOfThePorts(t *testing.T) {
+	n := open(t, ports("127.0.0.1"))
+	none := func() *os.File { return nil }
+	opened := map[int]*network.Published{}
+	port := func(i int) sandbox.Port {
+		return sandbox.Port{GuestPort: i, Protocol: []string{"tcp", "udp"}[i%2]}
+	}
+	refused := func() {
+		t.Helper()
+		if _, err := n.Publish("greedy", port(7), none); sandbox.CodeOf(err) != sandbox.QuotaExceeded {
+			t.Errorf("beyond its share: %v", err)
+		}
+	}
+	for i := range 3 {
+		p, err := n.Publish("greedy", port(i), none)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		opened[i] = p
+	}
+	refused()
+	for i := range 2 { // what fails takes no share
+		if _, err := n.Publish("other", sandbox.Port{GuestPort: i, HostPort: 22, Protocol: "tcp"}, none); sandbox.CodeOf(err) != sandbox.PortNotAllowed {
+			t.Error(err)
+		}
+	}
+	for i := range 3 {
+		p, err := n.Publish("other", port(i), none)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+	}
+	opened[0].Close()
+	opened[0].Close()
+	p, err := n.Publish("greedy", port(0), none)
+	if err != nil {
+		t.Fatalf("after it gave one back: %v", err)
+	}
+	defer p.Close()
+	refused()
+	again, err := n.Republish("greedy", port(8), none) // a restart takes nobody's ports away
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+	refused()
 }
 
 func TestPortsAreNotReachedFromSandboxes(t *testing.T) {

@@ -12,29 +12,73 @@ import (
 
 // wire is what a living machine has of the network's.
 type wire struct {
-	ns   *os.File      // its network namespace
-	link *network.Link // nil under egress none
+	ns     *os.File      // its network namespace
+	link   *network.Link // nil under egress none
+	linked bool          // it has the way out that it may have
 }
 
-// connect gives a machine the way out that its sandbox may have; it is called before anything runs in it, and after a
-// recovery.
+// connect gives a new machine the way out that its sandbox may have; it is called before anything runs in it.
 //
 // Errors: NotSupported, the host has no tun devices; Lost.
 func (n *Node) connect(ctx context.Context, b *box, m engine.Machine) error {
-	ns, err := m.NetworkNamespace()
+	err := n.wire(ctx, b, m)
 	if err != nil {
-		return err
+		n.disconnect(m)
 	}
-	link, err := n.net.Connect(ctx, ns, network.Egress{Mode: b.spec.Network.Egress, Allow: b.spec.Network.Allow})
-	if err != nil {
-		ns.Close()
-		return err
-	}
-	n.mu.Lock()
-	n.wires[m.Handle().ID] = wire{ns, link}
-	n.mu.Unlock()
-	return nil
+	return err
 }
+
+// wire does what connect does, and keeps what it could do where it fails.
+func (n *Node) wire(ctx context.Context, b *box, m engine.Machine) (err error) {
+	id := m.Handle().ID
+	n.mu.Lock()
+	w := n.wires[id]
+	n.mu.Unlock()
+	if w.linked {
+		return nil
+	}
+	if w.ns == nil {
+		if w.ns, err = m.NetworkNamespace(); err != nil {
+			return err
+		}
+	}
+	w.link, err = n.net.Connect(ctx, w.ns, network.Egress{Mode: b.spec.Network.Egress, Allow: b.spec.Network.Allow})
+	w.linked = err == nil
+	n.mu.Lock()
+	n.wires[id] = w
+	n.mu.Unlock()
+	return err
+}
+
+// rewire connects a machine that lives on without a network, since it could not be connected when it was taken over.
+func (n *Node) rewire(b *box) {
+	done, err := n.begin()
+	if err != nil {
+		return
+	}
+	defer done()
+	b.change.Lock()
+	defer b.change.Unlock()
+	b.mu.Lock()
+	m := b.machine
+	b.mu.Unlock()
+	if m == nil || b.spec.Mode != sandbox.Stateful {
+		return
+	}
+	limited, cancel := n.bounded(context.Background(), agentTime)
+	defer cancel()
+	if err := n.wire(limited, b, m); err != nil {
+		n.log.Error(noNetwork, "sandbox", b.spec.ID, "error", err)
+	}
+	b.mu.Lock()
+	died := b.machine != m
+	b.mu.Unlock()
+	if died {
+		n.disconnect(m)
+	}
+}
+
+const noNetwork = "a living machine can't be connected to the network; it is tried every minute"
 
 // disconnect lets go of what connect made, of a machine that ends.
 func (n *Node) disconnect(m engine.Machine) {

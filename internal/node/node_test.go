@@ -39,6 +39,7 @@ type install struct {
 	budget int64    // of the store; 0: none
 	dir    string
 	engine *container.Engine // of the last start
+	wrap   func(engine.Engine) engine.Engine
 }
 
 // newInstall skips where the host can't run the engine, with the reason that Probe gives.
@@ -89,7 +90,11 @@ func (i *install) open() *node.Node {
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	return node.New(node.Config{Engine: i.engine, Images: i.images, Default: i.spared, Budget: i.budget, Network: wires, Log: log})
+	e := engine.Engine(i.engine)
+	if i.wrap != nil {
+		e = i.wrap(e)
+	}
+	return node.New(node.Config{Engine: e, Images: i.images, Default: i.spared, Budget: i.budget, Network: wires, Log: log})
 }
 
 // left is what of the installation is on the host.

@@ -14,7 +14,7 @@ import (
 
 // publish opens the ports that a new sandbox asks for.
 //
-// Errors: PortNotAllowed, PortInUse, Capacity.
+// Errors: PortNotAllowed, PortInUse, QuotaExceeded, Capacity.
 func (n *Node) publish(_ context.Context, b *box) error {
 	for i, port := range b.spec.Ports {
 		opened, err := n.open(b, port)
@@ -29,7 +29,11 @@ func (n *Node) publish(_ context.Context, b *box) error {
 }
 
 func (n *Node) open(b *box, port sandbox.Port) (*network.Published, error) {
-	return n.net.Publish(port, func() *os.File { return n.answering(b) })
+	return n.net.Publish(b.spec.Namespace, port, func() *os.File { return n.answering(b) })
+}
+
+func (n *Node) reopen(b *box, port sandbox.Port) (*network.Published, error) {
+	return n.net.Republish(b.spec.Namespace, port, func() *os.File { return n.answering(b) })
 }
 
 // answering is the network namespace of the machine that answers at a sandbox's ports; nil for none.
@@ -96,7 +100,7 @@ func (n *Node) republish(b *box) {
 		if have {
 			continue
 		}
-		opened, err := n.open(b, port)
+		opened, err := n.reopen(b, port)
 		if err != nil {
 			n.log.Error("a published port can't be opened again; it is tried every minute", "sandbox", b.spec.ID, "host_port", port.HostPort, "protocol", port.Protocol, "error", err)
 			continue
@@ -107,7 +111,8 @@ func (n *Node) republish(b *box) {
 	}
 }
 
-func (n *Node) republishAll() {
+// mend tries again what could not be had after a restart.
+func (n *Node) mend() {
 	n.mu.Lock()
 	boxes := make([]*box, 0, len(n.boxes))
 	for _, b := range n.boxes {
@@ -115,6 +120,7 @@ func (n *Node) republishAll() {
 	}
 	n.mu.Unlock()
 	for _, b := range boxes {
+		n.rewire(b)
 		n.republish(b)
 	}
 }

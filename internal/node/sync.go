@@ -30,26 +30,36 @@ func (n *Node) Sync(ctx context.Context, known []service.SandboxSpec) ([]service
 		}
 	}
 	states := make([]service.SandboxState, len(known))
+	var work sync.WaitGroup
+	turn := make(chan struct{}, adoptions)
 	for i, s := range known {
 		b := newBox(s)
 		b.image, _ = n.madeFrom(s)
 		if err := n.findGPUs(b); err != nil {
 			n.log.Error("a sandbox's GPUs can't be found", "sandbox", s.ID, "error", err)
 		}
-		if s.Mode == sandbox.Stateful {
-			n.adopt(ctx, b, found[s.ID])
-		}
-		n.republish(b)
-		n.mu.Lock()
-		n.boxes[s.ID] = b
-		n.mu.Unlock()
-		states[i] = b.state()
+		turn <- struct{}{}
+		work.Go(func() {
+			defer func() { <-turn }()
+			if s.Mode == sandbox.Stateful {
+				n.adopt(ctx, b, found[s.ID])
+			}
+			n.republish(b)
+			n.mu.Lock()
+			n.boxes[s.ID] = b
+			n.mu.Unlock()
+			states[i] = b.state()
+		})
 	}
+	work.Wait()
 	n.sweep(ctx)
 	n.sweepThings()
 	close(n.recovered)
 	return states, nil
 }
+
+// adoptions are those under way at once: one that hangs only waits.
+const adoptions = 32
 
 // adopt takes a stateful sandbox's living machine over, or says that it is lost and keeps its files.
 func (n *Node) adopt(ctx context.Context, b *box, h engine.Handle) {
@@ -69,9 +79,6 @@ func (n *Node) adopt(ctx context.Context, b *box, h engine.Handle) {
 	if b.spec.Started {
 		m, err = n.engine.Recover(limited, h)
 	}
-	if err == nil && m != nil {
-		err = n.connect(limited, b, m)
-	}
 	if err != nil || m == nil {
 		b.remains = h.ID
 		if b.spec.Started {
@@ -81,6 +88,9 @@ func (n *Node) adopt(ctx context.Context, b *box, h engine.Handle) {
 			n.log.Error("what a dead machine left could not be ended", "sandbox", b.spec.ID, "error", err)
 		}
 		return
+	}
+	if err := n.wire(limited, b, m); err != nil { // what runs in it is worth more
+		n.log.Error(noNetwork, "sandbox", b.spec.ID, "error", err)
 	}
 	b.machine, b.isolation, b.status = m, m.Isolation(), sandbox.Running
 	n.attend(b, m)
@@ -126,7 +136,7 @@ func (n *Node) sweepEvery(every time.Duration) {
 		select {
 		case <-tick.C:
 			n.sweep(n.ctx)
-			n.republishAll()
+			n.mend()
 			n.sweepThings()
 		case <-n.ctx.Done():
 			return

@@ -22,7 +22,7 @@ type Runtime interface {
 	// Create checks image, interpreter, user and directory and makes the sandbox's first machine.
 	//
 	// Errors: ImagePreparing (RetryAfterSecs set), ImageNotFound, LanguageRuntimeMissing, UserNotFound, NotSupported,
-	// MicroVMUnavailable, PortNotAllowed, PortInUse, Capacity. On error nothing of s.ID is left.
+	// MicroVMUnavailable, PortNotAllowed, PortInUse, QuotaExceeded (ports), Capacity. On error nothing of s.ID is left.
 	Create(ctx context.Context, s SandboxSpec) (SandboxState, error)
 	// Exec runs one program and returns when it has ended. Output goes to out, at most MaxOutputBytes a stream, while the
 	// program runs. When ctx ends first, the program is killed and the outcome is Cancelled, with no error; so too when
@@ -43,7 +43,8 @@ type Runtime interface {
 	Start(ctx context.Context, sandboxID string) (SandboxState, error)
 	// OpenPort publishes a port of a stateful sandbox and answers the assigned HostPort.
 	//
-	// Errors: NotFound, NotStateful, PortNotAllowed, PortInUse, Conflict (that guest port is published already).
+	// Errors: NotFound, NotStateful, PortNotAllowed, PortInUse, QuotaExceeded, Capacity, Conflict (that guest port is
+	// published already).
 	OpenPort(ctx context.Context, sandboxID string, p sandbox.Port) (sandbox.Port, error)
 	// ClosePort closes a published port. Errors: NotFound (the sandbox, or the port), NotStateful.
 	ClosePort(ctx context.Context, sandboxID string, guestPort int, protocol string) error

@@ -110,13 +110,22 @@ func TestImagesThatLackOrBendWhatMachinesNeed(t *testing.T) {
 		"a program that is no file":      {{Name: "bin/bash/", Typeflag: tar.TypeDir}},
 		"a program that is a dead link":  {link("bin/bash", "/nowhere")},
 		"a program that can't be run":    {text("bin/bash", "")},
+		"a file for /etc":                {text("etc", "")},
+		"a link to nowhere for /etc":     {link("etc", "/nowhere")},
+		"a directory for the hosts":      {{Name: "etc/hosts/", Typeflag: tar.TypeDir}},
+		"a directory for the resolver":   {{Name: "etc/resolv.conf/", Typeflag: tar.TypeDir}},
+		"a directory that holds a file":  {text("etc/resolv.conf/x", "")},
 		"accounts that are a directory":  {{Name: "etc/passwd/", Typeflag: tar.TypeDir}, text("workspace", "")},
 		"accounts that are a named pipe": {{Name: "etc/passwd", Typeflag: tar.TypeFifo}, text("workspace", "")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := s.Create(t.Context(), withImage(r.push(t, "broken:"+sandbox.NewID("t"), picture(t, v1.Config{}, files...))))
-			if code := sandbox.CodeOf(err); code != sandbox.Invalid && code != sandbox.LanguageRuntimeMissing {
+			code := sandbox.CodeOf(err)
+			if code != sandbox.Invalid && code != sandbox.LanguageRuntimeMissing {
 				t.Errorf("created: %v", err)
+			}
+			if told, is := errors.AsType[*sandbox.Error](err); strings.Contains(name, "/etc") && (!is || len(told.Details) != 1 || told.Details[0].Field != "image") {
+				t.Errorf("it does not name the field image: %+v", err)
 			}
 		})
 	}

@@ -3,8 +3,11 @@ package guest
 import (
 	"errors"
 	"io/fs"
+	"path"
 
 	"golang.org/x/sys/unix"
+
+	"outpost.run/outpost/sandbox"
 )
 
 const (
@@ -38,12 +41,24 @@ func writeNames(path, address string) error {
 	return replace(path, "nameserver "+address+"\n")
 }
 
-// replace puts a file of root's in the place of whatever is there: a link is not followed.
-func replace(path, text string) error {
-	if err := remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// replace puts a file of root's in the place of whatever is there: a link is not followed. What is in the way there is the
+// image's, or of programs that ran before a stop.
+func replace(file, text string) error {
+	err := put(file, text)
+	switch {
+	case err == nil:
+		return nil
+	case full(err):
+		return refuse(sandbox.DiskFull, "resource_limits.disk_mb", "%s does not fit on the sandbox's disk: raise resource_limits.disk_mb", file)
+	}
+	return refuse(sandbox.Invalid, "image", "%s can't be written: %s. The sandbox's root must have a directory at %s, or nothing, and no directory at %s", file, reason(err), path.Dir(file), file)
+}
+
+func put(file, text string) error {
+	if err := remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := create(path, unix.O_EXCL)
+	f, err := create(file, unix.O_EXCL)
 	if err != nil {
 		return err
 	}

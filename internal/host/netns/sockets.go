@@ -36,7 +36,8 @@ type made struct {
 // threads that make sockets; one takes some 10 µs.
 const threads = 2
 
-// Dial connects from within ns to an address there.
+// Dial connects from within ns to an address there. Where nobody listens the kernel may choose that very port for our end
+// and connect the socket to itself: that is refused, too.
 func (s *Sockets) Dial(ctx context.Context, ns *os.File, network string, to netip.AddrPort) (net.Conn, error) {
 	family, kind := unix.AF_INET, unix.SOCK_STREAM
 	if to.Addr().Is6() {
@@ -54,7 +55,15 @@ func (s *Sockets) Dial(ctx context.Context, ns *os.File, network string, to neti
 	if err := connect(ctx, f, to); err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
 	}
-	return net.FileConn(f)
+	conn, err := net.FileConn(f)
+	if err == nil && conn.LocalAddr().String() == conn.RemoteAddr().String() {
+		if stream, is := conn.(*net.TCPConn); is {
+			_ = stream.SetLinger(0) // else it would keep the port from a server for a minute
+		}
+		conn.Close()
+		return nil, &net.OpError{Op: "dial", Net: network, Err: unix.ECONNREFUSED}
+	}
+	return conn, err
 }
 
 func (s *Sockets) socket(ns *os.File, family, kind int) (int, error) {
