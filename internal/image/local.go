@@ -50,7 +50,7 @@ func localError(ctx context.Context, r reference, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		reason = "it is not there"
 	}
-	return sandbox.Errorf(sandbox.ImageNotFound, err, "image %s can't be had: %s", r, reason)
+	return unavailable(r, err, reason)
 }
 
 // beneath finds the root below which a path lies. What is opened by it never leaves it, whatever links lie on the way.

@@ -118,11 +118,11 @@ func pullError(ctx context.Context, r reference, err error) error {
 	case errors.Is(err, errPrivate), errors.As(err, &dial) && dial.Op == "dial": // the same words, whichever names there are
 		reason = "its registry can't be reached: it is not there, or at a private address that images.allow_private_registries does not list"
 	case errors.As(err, &status) && slices.Contains([]int{http.StatusNotFound, http.StatusUnauthorized, http.StatusForbidden}, status.StatusCode):
-		reason = "its registry has it not, or not for everyone; an operator can grant credentials for it in images.private"
+		reason = hidden
 	case errors.As(err, &status):
 		reason = fmt.Sprintf("its registry answered %d", status.StatusCode)
 	}
-	return sandbox.Errorf(sandbox.ImageNotFound, err, "image %s can't be had: %s", r, reason)
+	return unavailable(r, err, reason)
 }
 
 // source is an image in the form of OCI or Docker: what its configuration says, and its layers, the lowest first.
