@@ -16,7 +16,7 @@ import (
 )
 
 // bounds are what a layer may come to.
-var bounds = image.Bounds{Bytes: 2 << 30, Files: 300_000}
+var bounds = image.Bounds{Bytes: 2 << 30, Files: 300_000, Meta: 32 << 20}
 
 // install makes the set in a machine that is thrown away.
 func (in *Installer) install(ctx context.Context, key string, r Request, p plan) (Set, error) {

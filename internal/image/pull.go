@@ -248,6 +248,7 @@ func (c *conversion) layer(ctx context.Context, l sourceLayer, diffID v1.Hash) e
 	}
 	c.left.Bytes -= used.Bytes
 	c.left.Files -= used.Files
+	c.left.Meta -= used.Meta
 	c.digests = append(c.digests, digest)
 	return nil
 }

@@ -259,7 +259,7 @@ func TestPullRefusesWhatIsNotWhatItSays(t *testing.T) {
 			h := newHub(t, nil)
 			ref := h.push(t, "a", tc.img)
 			h.answer(tc.answer)
-			s := h.store(t, Options{Bounds: Bounds{Bytes: 8 << 20, Files: 1000}})
+			s := h.store(t, Options{Bounds: Bounds{Bytes: 8 << 20, Files: 1000, Meta: 1 << 20}})
 			img, err := s.Ensure(t.Context(), ref, nil)
 			if sandbox.CodeOf(err) != sandbox.ImageNotFound || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("%v, %v", img, err)

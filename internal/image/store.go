@@ -45,7 +45,7 @@ type Options struct {
 }
 
 // Usual are the bounds of one image.
-var Usual = Bounds{Bytes: 16 << 30, Files: 1 << 20}
+var Usual = Bounds{Bytes: 16 << 30, Files: 1 << 19, Meta: 64 << 20}
 
 const (
 	pullsAtOnce = 6
