@@ -161,7 +161,7 @@ func (s *Store) recorded(record string) (digest string, ok bool) {
 func (s *Store) expect(digest string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.flights) > 0 {
+	if len(s.flying) > 0 {
 		s.expected[digest] = true
 	}
 }

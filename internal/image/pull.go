@@ -30,14 +30,10 @@ const (
 )
 
 // pull makes the image of a registry's reference. Errors: ImageNotFound, with the reason; NotSupported; Capacity.
-func (s *Store) pull(ctx context.Context, r reference, by Asker, credentials bool, step func(string, int64, int64)) (Image, error) {
-	done, err := s.turn(ctx, by.Namespace)
-	if err != nil {
-		return Image{}, err
-	}
-	defer done()
-	ctx, cancel := context.WithTimeoutCause(ctx, pullTime, errSlow)
+func (s *Store) pull(ctx context.Context, r reference, credentials bool, step func(string, int64, int64)) (Image, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, pullTime, errLong)
 	defer cancel()
+	ctx = withPace(ctx)
 	step("resolve", 0, 0)
 	img, err := remote.Image(r.remote, s.remoteOptions(ctx, credentials)...)
 	scope := ""
@@ -58,35 +54,7 @@ func (s *Store) pull(ctx context.Context, r reference, by Asker, credentials boo
 	return made, nil
 }
 
-// turn waits until few enough pulls are under way, and refuses a namespace that has its share of them: a registry can make
-// a pull last as long as it likes.
-func (s *Store) turn(ctx context.Context, namespace string) (done func(), err error) {
-	s.mu.Lock()
-	if s.pulling[namespace] >= pullsOfOne {
-		s.mu.Unlock()
-		e := sandbox.Errorf(sandbox.Capacity, nil, "namespace %s pulls %d images at once already: try again when one is there", namespace, pullsOfOne)
-		e.RetryAfterSecs = 10
-		return nil, e
-	}
-	s.pulling[namespace]++
-	s.mu.Unlock()
-	leave := func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.pulling[namespace]--; s.pulling[namespace] == 0 {
-			delete(s.pulling, namespace)
-		}
-	}
-	select {
-	case s.turns <- struct{}{}:
-		return func() { <-s.turns; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, ctx.Err()
-	}
-}
-
-var errSlow = errors.New("it takes too long")
+var errLong = errors.New("it takes too long")
 
 func (s *Store) remoteOptions(ctx context.Context, credentials bool) []remote.Option {
 	o := []remote.Option{
@@ -111,8 +79,10 @@ func pullError(ctx context.Context, r reference, err error) error {
 	switch {
 	case errors.As(err, &wrong):
 		reason = wrong.reason
-	case errors.Is(context.Cause(ctx), errSlow):
+	case errors.Is(context.Cause(ctx), errLong):
 		reason = "to pull it takes more than an hour"
+	case errors.Is(err, errSlow):
+		reason = fmt.Sprintf("its registry sends less than %d KiB a second", slowest>>10)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, errPrivate), errors.As(err, &dial) && dial.Op == "dial": // the same words, whichever names there are

@@ -473,48 +473,6 @@ func TestPullsAreShared(t *testing.T) {
 	}
 }
 
-func TestOneNamespaceDoesNotTakeAllPulls(t *testing.T) {
-	h := newHub(t, nil)
-	s := h.store(t, Options{})
-	hold, asked := make(chan struct{}), make(chan struct{}, 100)
-	slow := h.push(t, "slow:1", small(t, "slow"))
-	var refs []string
-	for i := range pullsOfOne + 1 {
-		refs = append(refs, h.push(t, fmt.Sprintf("slow:%d", i), small(t, fmt.Sprint("slow", i))))
-	}
-	quick := h.push(t, "quick:1", small(t, "quick"))
-	h.answer(func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
-		if strings.Contains(r.URL.Path, "/slow/") {
-			asked <- struct{}{}
-			<-hold
-		}
-		return false
-	})
-	greedy, other := Asker{Namespace: "greedy"}, Asker{Namespace: "other"}
-	var pulls sync.WaitGroup
-	for _, ref := range refs[:pullsOfOne] {
-		pulls.Go(func() {
-			if _, err := s.EnsureFor(t.Context(), greedy, ref, nil); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	for range pullsOfOne {
-		<-asked
-	}
-	if _, err := s.EnsureFor(t.Context(), greedy, refs[pullsOfOne], nil); sandbox.CodeOf(err) != sandbox.Capacity {
-		t.Errorf("one more: %v", err)
-	}
-	if _, err := s.EnsureFor(t.Context(), other, quick, nil); err != nil {
-		t.Errorf("another namespace's: %v", err)
-	}
-	close(hold)
-	pulls.Wait()
-	if _, err := s.EnsureFor(t.Context(), greedy, slow, nil); err != nil {
-		t.Errorf("when there is room again: %v", err)
-	}
-}
-
 func TestPullEndsWithTheStore(t *testing.T) {
 	h := newHub(t, nil)
 	ref := h.push(t, "a", small(t, "a"))

@@ -85,13 +85,18 @@ type resuming struct{ http.RoundTripper }
 
 func (t *resuming) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
+	began := time.Now()
 	resp, err := t.RoundTripper.RoundTrip(req.WithContext(ctx))
+	if slow := note(ctx, time.Since(began)-leisure, 0); slow != nil && err == nil {
+		resp.Body.Close()
+		err = slow
+	}
 	if err != nil {
 		cancel()
 		return nil, err
 	}
 	if !isBlob(req) || req.Method != http.MethodGet || resp.StatusCode != http.StatusOK {
-		resp.Body = &bounded{resp.Body, cancel, answerBytes}
+		resp.Body = &bounded{resp.Body, ctx, cancel, answerBytes}
 		return resp, nil
 	}
 	resp.Body = &blob{t: t.RoundTripper, req: req, body: resp.Body, cancel: cancel, size: resp.ContentLength}
@@ -109,12 +114,19 @@ func isBlob(req *http.Request) bool {
 // bounded is an answer of so many bytes at most.
 type bounded struct {
 	io.ReadCloser
+	ctx    context.Context
 	cancel context.CancelFunc
 	left   int64
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
+	alarm := time.AfterFunc(stall, b.cancel)
+	began := time.Now()
 	n, err := b.ReadCloser.Read(p)
+	alarm.Stop()
+	if slow := note(b.ctx, time.Since(began), n); slow != nil {
+		return n, slow
+	}
 	if b.left -= int64(n); b.left < 0 {
 		return n, fmt.Errorf("an answer of more than %d bytes", int64(answerBytes))
 	}
@@ -140,8 +152,12 @@ type blob struct {
 func (b *blob) Read(p []byte) (int, error) {
 	for {
 		alarm := time.AfterFunc(stall, b.cancel)
+		began := time.Now()
 		n, err := b.body.Read(p)
 		alarm.Stop()
+		if slow := note(b.req.Context(), time.Since(began), n); slow != nil {
+			return n, slow
+		}
 		if n > 0 {
 			b.at += int64(n)
 			b.failed = 0
@@ -174,7 +190,15 @@ func (b *blob) resume(why error) error {
 		ctx, cancel := context.WithCancel(b.req.Context())
 		req := b.req.Clone(ctx)
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", b.at))
+		began := time.Now()
 		resp, err := b.t.RoundTrip(req)
+		if slow := note(ctx, time.Since(began)-leisure, 0); slow != nil {
+			if err == nil {
+				resp.Body.Close()
+			}
+			cancel()
+			return slow
+		}
 		if err != nil {
 			cancel()
 			why = err
