@@ -6,9 +6,11 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -353,16 +355,28 @@ func TestPullAsksNoPrivateAddress(t *testing.T) {
 	}
 }
 
-func TestPublicAddresses(t *testing.T) {
-	for address, want := range map[string]bool{
-		"8.8.8.8": true, "2606:4700::1": true, "127.0.0.1": false, "10.1.2.3": false, "172.16.0.1": false, "192.168.1.1": false, "169.254.169.254": false,
-		"100.64.0.1": false, "0.0.0.0": false, "224.0.0.1": false, "255.255.255.255": false, "198.18.0.1": false, "192.0.0.192": false, "::1": false, "::": false,
-		"fe80::1": false, "fd00::1": false, "::ffff:10.0.0.1": false, "::ffff:8.8.8.8": true, "64:ff9b::a00:1": false, "2002:a00:1::": false,
-		"2001:0:a00:1::": false, "::10.0.0.1": false, "fec0::1": false, "2001:db8::1": false,
-	} {
-		if got := public(netip.MustParseAddr(address)); got != want {
-			t.Errorf("public(%s) = %v", address, got)
+func TestRegistriesAreAtPublicAddressesThatAreNotOurs(t *testing.T) {
+	own := func() ([]net.Addr, error) {
+		mine, err := net.InterfaceAddrs()
+		for _, s := range []string{"8.8.4.4/32", "2606:4700::2/64"} {
+			ip, of, _ := net.ParseCIDR(s)
+			mine = append(mine, &net.IPNet{IP: ip, Mask: of.Mask})
 		}
+		return mine, err
+	}
+	g := guard{own: own}
+	for address, want := range map[string]bool{
+		"8.8.8.8": true, "::ffff:8.8.8.8": true, "2606:4700::1": true, "127.0.0.1": false, "10.1.2.3": false, "::ffff:10.0.0.1": false, "169.254.169.254": false,
+		"168.63.129.16": false, "2001:67c:2960:6464::a00:1": false, "2606:4700::5efe:a00:1": false, "fe80::1%lo": false,
+		"8.8.4.4": false, "::ffff:8.8.4.4": false, "2606:4700::2": false, // the host's own
+	} {
+		if err := g.judge(netip.MustParseAddr(address)); (err == nil) != want || err != nil && !errors.Is(err, errPrivate) {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	g.own = func() ([]net.Addr, error) { return nil, errors.New("not told") }
+	if g.judge(netip.MustParseAddr("8.8.8.8")) == nil {
+		t.Error("the host's own addresses are not known, and it is let through")
 	}
 }
 
