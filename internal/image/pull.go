@@ -192,8 +192,7 @@ func (c *conversion) layer(ctx context.Context, l sourceLayer, diffID v1.Hash) e
 	defer func() { c.done += l.size }()
 	record := c.s.madePath("oci " + recipe + "\n" + c.scope + "\n" + c.chain)
 	if digest, ok := c.s.recorded(record); ok {
-		c.digests = append(c.digests, digest)
-		return nil
+		return c.add(digest)
 	}
 	compressed, err := l.open()
 	if err != nil {
@@ -219,6 +218,19 @@ func (c *conversion) layer(ctx context.Context, l sourceLayer, diffID v1.Hash) e
 	c.left.Bytes -= used.Bytes
 	c.left.Files -= used.Files
 	c.left.Meta -= used.Meta
+	return c.add(digest)
+}
+
+// add puts a layer on those so far. overlayfs does not ask whether a root is opaque: what is below one is left out.
+func (c *conversion) add(digest string) error {
+	layer, err := openBelow([]string{c.s.layerPath(digest)})
+	if err != nil {
+		return err
+	}
+	defer layer.close()
+	if root, ok := layer.lookup(""); ok && root.opaque {
+		c.digests = nil
+	}
 	c.digests = append(c.digests, digest)
 	return nil
 }

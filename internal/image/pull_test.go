@@ -59,8 +59,65 @@ func TestPullMakesWhatTheLayersSay(t *testing.T) {
 	if len(got.Layers) != 2 || got.Config.User != "app" || got.Config.WorkingDir != "/srv/app" || fmt.Sprint(got.Config.Env) != "[[A 1=2] [PATH /x:/bin]]" || !got.Config.NoSandbox {
 		t.Errorf("%+v", got)
 	}
+	seen := shown(t, got.Layers)
+	want := `bin 755 0 
+cache 755 0 
+cache/z 644 0 z
+dir 755 0 
+etc 755 0 
+etc/passwd 644 0 app:x:1234:1234::/home/app:/bin/sh
+
+h 644 0 h
+home 755 0 
+home/app 700 1234 
+home/app/a 644 0 a
+home/app/b 644 0 b
+i 644 0 h
+lib 777 0 usr/lib
+tmp 1777 0 
+tmp/new 644 0 new
+turn 755 0 
+turn/g 644 0 g
+usr 755 0 
+usr/lib 755 0 
+usr/lib/new 644 0 through the link
+usr/lib/old 644 0 old
+`
+	if seen != want {
+		t.Errorf("the layers show\n%s", seen)
+	}
+}
+
+func TestOpaqueRootHidesAllThatIsBelow(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("an overlay needs root")
+	}
+	h := newHub(t, nil)
+	s := h.store(t, Options{})
+	for name, layer := range map[string][]file{
+		"alone":                   {{name: ".wh..wh..opq"}, {name: "new", text: "new"}},
+		"before the root's entry": {{name: ".wh..wh..opq"}, {name: "./"}, {name: "new", text: "new"}},
+		"after the root's entry":  {{name: "./"}, {name: "new", text: "new"}, {name: ".wh..wh..opq"}},
+	} {
+		ref := h.push(t, strings.Fields(name)[0]+":1", picture(t, v1.Config{}, archive(t, file{name: "old", text: "old"}, file{name: "dir/old", text: "old"}),
+			archive(t, layer...), archive(t, file{name: "dir/top", text: "top"})))
+		for range 2 { // the second time of layers that are there
+			got, err := s.Refresh(t.Context(), ref, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seen := shown(t, got.Layers); seen != "dir 755 0 \ndir/top 644 0 top\nnew 644 0 new\n" {
+				t.Errorf("%s: the layers show\n%s", name, seen)
+			}
+		}
+	}
+}
+
+// shown is what layers show as one root, a line an entry.
+func shown(t *testing.T, layers []string) string {
+	t.Helper()
 	var seen strings.Builder
-	err = inWorkshop(func(w *workshop) error {
+	err := inWorkshop(func(w *workshop) error {
 		at, err := os.MkdirTemp("", "view-")
 		if err != nil {
 			return err
@@ -70,7 +127,7 @@ func TestPullMakesWhatTheLayersSay(t *testing.T) {
 			return err
 		}
 		var lowers []string
-		for i, layer := range got.Layers {
+		for i, layer := range layers {
 			d := filepath.Join(at, fmt.Sprint(i))
 			if err := os.Mkdir(d, 0o700); err != nil {
 				return err
@@ -114,32 +171,7 @@ func TestPullMakesWhatTheLayersSay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `bin 755 0 
-cache 755 0 
-cache/z 644 0 z
-dir 755 0 
-etc 755 0 
-etc/passwd 644 0 app:x:1234:1234::/home/app:/bin/sh
-
-h 644 0 h
-home 755 0 
-home/app 700 1234 
-home/app/a 644 0 a
-home/app/b 644 0 b
-i 644 0 h
-lib 777 0 usr/lib
-tmp 1777 0 
-tmp/new 644 0 new
-turn 755 0 
-turn/g 644 0 g
-usr 755 0 
-usr/lib 755 0 
-usr/lib/new 644 0 through the link
-usr/lib/old 644 0 old
-`
-	if seen.String() != want {
-		t.Errorf("the layers show\n%s", seen.String())
-	}
+	return seen.String()
 }
 
 // small is an image of one layer whose content gzip can't make small.

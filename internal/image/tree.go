@@ -198,7 +198,7 @@ func (t *tree) put(name string, e *entry) error {
 			return err
 		}
 		if e.kind == directory {
-			e.children = t.root.children
+			e.children, e.opaque = t.root.children, t.root.opaque
 			*t.root = *e
 		}
 		return nil
