@@ -29,7 +29,7 @@ func (s *Store) local(ctx context.Context, r reference, step func(string, int64,
 		var done func()
 		if src, done, err = openLocal(r.form, root, rel); err == nil {
 			defer done()
-			made, err = s.convert(ctx, r, src, "", false, step)
+			made, err = s.convert(ctx, r, src, r.String(), false, step) // no registry may name its layers
 		}
 	}
 	return made, localError(ctx, r, err)
