@@ -75,8 +75,11 @@ func (s *Store) keepStream(ctx context.Context, record string, stream io.Reader,
 		return "", used, err
 	}
 	defer under.close()
+	share := s.room.share()
+	defer share.end()
 	t := newTree(of.bounds, under)
-	r := tarReader{tree: t, spool: spool, oci: of.oci}
+	t.share = share
+	r := tarReader{tree: t, spool: metered{spool, share}, oci: of.oci}
 	err = r.read(ctx, stream)
 	if err == nil && of.verify != nil {
 		err = of.verify()

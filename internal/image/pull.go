@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"slices"
 	"time"
@@ -18,7 +19,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"golang.org/x/sys/unix"
 
 	"outpost.run/outpost/sandbox"
 )
@@ -133,12 +133,8 @@ func sourceOf(img v1.Image) (source, error) {
 
 // convert makes an image of a source: its layers, verified, one by one.
 func (s *Store) convert(ctx context.Context, r reference, src source, scope string, private bool, step func(string, int64, int64)) (Image, error) {
-	c := conversion{s: s, left: s.bounds, scope: scope, step: step}
-	room, err := s.room()
-	if err != nil {
-		return Image{}, err
-	}
-	c.left.Bytes = min(c.left.Bytes, room)
+	c := conversion{s: s, left: s.bounds, scope: scope, step: step, made: s.room.share()}
+	defer c.made.end()
 	for _, l := range src.layers {
 		if c.total += l.size; l.size < 0 || c.total > c.left.Bytes {
 			return Image{}, brokenf("its layers are over %d MiB, compressed", c.left.Bytes>>20)
@@ -162,21 +158,12 @@ func (s *Store) convert(ctx context.Context, r reference, src source, scope stri
 	return s.keep(r.String(), manifest{Layers: c.digests, Config: s.configOf(config.Config, c.digests), Private: private})
 }
 
-// room is how much content an image may have so that the store's disk is not filled: until it is done, a layer lies
-// there up to three times.
-func (s *Store) room() (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.dir, &st); err != nil {
-		return 0, err
-	}
-	return int64(st.Bavail) * st.Bsize / 4, nil
-}
-
 // conversion is an image that is being made of layers in the form of tar.
 type conversion struct {
 	s           *Store
 	left        Bounds
 	scope       string
+	made        *share // of the layers that are done
 	step        func(string, int64, int64)
 	total, done int64
 	chain       string // names the layers so far; OCI image specification, config.md, Layer ChainID
@@ -218,6 +205,13 @@ func (c *conversion) layer(ctx context.Context, l sourceLayer, diffID v1.Hash) e
 	c.left.Bytes -= used.Bytes
 	c.left.Files -= used.Files
 	c.left.Meta -= used.Meta
+	st, err := os.Stat(c.s.layerPath(digest))
+	if err != nil {
+		return err
+	}
+	if err := c.made.add(st.Size(), st.Size()); err != nil { // or an image of many layers fills the disk piece by piece
+		return err
+	}
 	return c.add(digest)
 }
 

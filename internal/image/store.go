@@ -30,6 +30,7 @@ type Store struct {
 	bounds    Bounds // of one image
 	pulls     *turns
 	builds    *turns
+	room      *room
 	log       *slog.Logger
 
 	mu       sync.Mutex
@@ -68,7 +69,7 @@ func OpenWith(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{
 		dir: dir, flights: map[string]*flight{}, flying: map[string]int{}, expected: map[string]bool{},
-		pulls: newTurns(pullsAtOnce, pullsOfOne), builds: newTurns(0, buildsOfOne),
+		pulls: newTurns(pullsAtOnce, pullsOfOne), builds: newTurns(0, buildsOfOne), room: &room{free: freeIn(dir)},
 		roots: o.LocalRoots, transport: newTransport(o.PrivateRegistries), bounds: o.Bounds, log: o.Log,
 	}
 	if s.log == nil {
@@ -189,7 +190,7 @@ func (s *Store) tempDir() (dir string, release func(), err error) {
 // full names a full disk as what it is.
 func full(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return sandbox.Errorf(sandbox.Capacity, err, "the image store is full: an operator must make room for it (outpost image prune)")
+		return noRoom(err)
 	}
 	return err
 }

@@ -20,6 +20,7 @@ type tree struct {
 	entries int
 	meta    int64 // bytes of names, link targets and attributes
 	links   int64 // bytes of content that hard links double
+	share   *share
 }
 
 // entry is one file, directory or link of a tree.
@@ -244,6 +245,9 @@ func (t *tree) link(name, target string) error {
 	}
 	if t.links += to.content.size; t.links > t.bounds.Bytes {
 		return brokenf("more than %d bytes", t.bounds.Bytes)
+	}
+	if err := t.share.add(ofLinks*to.content.size, 0); err != nil {
+		return err
 	}
 	same := *to
 	same.xattrs = maps.Clone(to.xattrs)
