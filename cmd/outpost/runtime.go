@@ -43,7 +43,9 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	if err != nil {
 		return nil, err
 	}
-	images, err := image.OpenWith(filepath.Join(c.DataDir, "images"), imageOptions(c.Images))
+	words := imageOptions(c.Images)
+	words.Log = log
+	images, err := image.OpenWith(filepath.Join(c.DataDir, "images"), words)
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ func Split(deps []string) (apt, others []string) {
 // Debian gives the image with Debian packages added, and what they are. packages are names, each perhaps with =version:
 // that of the archive is the only one there is. Nothing of a package runs with any tenant's data, so all share the image.
 //
-// Errors: DepsFailed; NotSupported, the image is not made of Debian packages; those of Images.Ensure; ctx's.
+// Errors: DepsFailed; NotSupported, the image is not made of Debian packages; those of Images.EnsureFor; ctx's.
 func (in *Installer) Debian(ctx context.Context, namespace string, img image.Image, packages []string) (with image.Image, resolved []string, err error) {
 	if !strings.HasPrefix(img.Ref, "deb:") {
 		return with, nil, sandbox.Errorf(sandbox.NotSupported, nil, "apt: packages can be added to images made of Debian packages alone (deb:): put them into your image, or leave image out")
@@ -43,12 +43,7 @@ func (in *Installer) Debian(ctx context.Context, namespace string, img image.Ima
 	}
 	with, ready := in.Images.Get(With(img.Ref, names...))
 	if !ready {
-		done, err := in.turn(ctx, namespace)
-		if err != nil {
-			return with, nil, err
-		}
-		with, err = in.Images.Ensure(ctx, With(img.Ref, names...), nil)
-		done()
+		with, err = in.Images.EnsureFor(ctx, builder(namespace), With(img.Ref, names...), nil)
 		if sandbox.CodeOf(err) == sandbox.ImageNotFound {
 			e, _ := errors.AsType[*sandbox.Error](err)
 			return with, nil, failed(e.Message)

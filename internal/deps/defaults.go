@@ -5,7 +5,6 @@ import (
 	"context"
 	"regexp"
 	"strings"
-	"sync"
 
 	"outpost.run/outpost/internal/index"
 	"outpost.run/outpost/sandbox"
@@ -14,7 +13,7 @@ import (
 // defaults are what managers say of themselves where neither the operator nor the host says more. They are asked in an
 // image that we make of signed packages, never in a tenant's: what is named here is reached wherever it lies.
 type defaults struct {
-	mu    sync.Mutex
+	turn  chan struct{} // of who asks and of who reads known; others wait no longer than they like
 	known map[index.Manager]index.Upstream
 }
 
@@ -38,12 +37,16 @@ func (in *Installer) whole(ctx context.Context, p plan) (index.Upstream, error) 
 }
 
 func (in *Installer) ask(ctx context.Context, r recipe) (index.Upstream, error) {
-	in.defaults.mu.Lock()
-	defer in.defaults.mu.Unlock()
+	select {
+	case in.defaults.turn <- struct{}{}:
+		defer func() { <-in.defaults.turn }()
+	case <-ctx.Done():
+		return index.Upstream{}, ctx.Err()
+	}
 	if up, ok := in.defaults.known[r.manager]; ok {
 		return up, nil
 	}
-	img, err := in.Images.Ensure(ctx, With(r.image, r.packages...), nil)
+	img, err := in.Images.EnsureFor(ctx, builder(""), With(r.image, r.packages...), nil)
 	if err != nil {
 		return index.Upstream{}, err
 	}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -30,7 +31,7 @@ type Machines interface {
 // Images are what installations start from; *image.Store is one.
 type Images interface {
 	Get(ref string) (image.Image, bool)
-	Ensure(ctx context.Context, ref string, progress func(image.Progress)) (image.Image, error)
+	EnsureFor(ctx context.Context, by image.Asker, ref string, progress func(image.Progress)) (image.Image, error)
 }
 
 // Layers keep what was installed; *image.Store is one.
@@ -73,7 +74,7 @@ func New(o Options) (*Installer, error) {
 	if err := openNotes(o.Dir); err != nil {
 		return nil, err
 	}
-	return &Installer{Options: o, turns: make(chan struct{}, min(max(2, runtime.NumCPU()), 8)), flights: map[string]*flight{}, busy: map[string]chan struct{}{}}, nil
+	return &Installer{Options: o, defaults: defaults{turn: make(chan struct{}, 1)}, turns: make(chan struct{}, min(max(2, runtime.NumCPU()), 8)), flights: map[string]*flight{}, busy: map[string]chan struct{}{}}, nil
 }
 
 // Request is what a program needs.
@@ -172,6 +173,9 @@ func (in *Installer) leave(key string, f *flight) {
 	}
 }
 
+// builder asks for images that are made of packages: it is ours to say which, and the namespace's share of builds.
+func builder(namespace string) image.Asker { return image.Asker{Namespace: namespace, Host: true} }
+
 // turn waits for the namespace's turn and the server's.
 func (in *Installer) turn(ctx context.Context, namespace string) (done func(), err error) {
 	in.mu.Lock()
@@ -195,7 +199,13 @@ func (in *Installer) turn(ctx context.Context, namespace string) (done func(), e
 	}
 }
 
-func (in *Installer) inTurn(ctx context.Context, key string, r Request, c plan) (Set, error) {
+func (in *Installer) inTurn(ctx context.Context, key string, r Request, c plan) (set Set, err error) {
+	defer func() { // what an installation leaves is read by much code
+		if p := recover(); p != nil {
+			in.Log.Error("an installation panicked", "namespace", r.Namespace, "panic", p, "stack", string(debug.Stack()))
+			set, err = Set{}, failed("what was installed can't be read")
+		}
+	}()
 	done, err := in.turn(ctx, r.Namespace)
 	if err != nil {
 		return Set{}, err
@@ -203,7 +213,7 @@ func (in *Installer) inTurn(ctx context.Context, key string, r Request, c plan) 
 	defer done()
 	limited, cancel := context.WithTimeout(ctx, installTime)
 	defer cancel()
-	set, err := in.install(limited, key, r, c)
+	set, err = in.install(limited, key, r, c)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
 		err = sandbox.Errorf(sandbox.DepsFailed, err, "the installation took longer than %d minutes: name fewer dependencies at once, or some that need no compiling", int(installTime.Minutes()))
 	}

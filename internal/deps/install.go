@@ -16,11 +16,11 @@ import (
 )
 
 // bounds are what a layer may come to.
-var bounds = image.Bounds{Bytes: 2 << 30, Files: 300_000}
+var bounds = image.Bounds{Bytes: 2 << 30, Files: 300_000, Meta: 32 << 20}
 
 // install makes the set in a machine that is thrown away.
 func (in *Installer) install(ctx context.Context, key string, r Request, p plan) (Set, error) {
-	img, err := in.imageFor(ctx, r.Image, p.packages)
+	img, err := in.imageFor(ctx, r, p.packages)
 	if err != nil {
 		return Set{}, err
 	}
@@ -54,11 +54,11 @@ func (in *Installer) install(ctx context.Context, key string, r Request, p plan)
 }
 
 // imageFor is the image with the installer: a Debian one gets it added, another must have it.
-func (in *Installer) imageFor(ctx context.Context, img image.Image, packages []string) (image.Image, error) {
-	if len(packages) == 0 || !strings.HasPrefix(img.Ref, "deb:") {
-		return img, nil
+func (in *Installer) imageFor(ctx context.Context, r Request, packages []string) (image.Image, error) {
+	if len(packages) == 0 || !strings.HasPrefix(r.Image.Ref, "deb:") {
+		return r.Image, nil
 	}
-	return in.Images.Ensure(ctx, With(img.Ref, packages...), nil)
+	return in.Images.EnsureFor(ctx, builder(r.Namespace), With(r.Image.Ref, packages...), nil)
 }
 
 // With adds packages to a Debian image's reference.

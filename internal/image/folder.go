@@ -28,7 +28,9 @@ func (s *Store) takeFolder(ctx context.Context, r reference, root *os.Root, rel 
 		return Image{}, err
 	}
 	defer spool.Close()
-	w := folderReader{root: from, tree: newTree(s.bounds, nil), spool: spool, left: s.bounds.Bytes, ctx: ctx, step: step}
+	share := s.room.share()
+	defer share.end()
+	w := folderReader{root: from, tree: newTree(s.bounds, nil), spool: metered{spool, share}, left: s.bounds.Bytes, ctx: ctx, step: step}
 	if err := fs.WalkDir(from.FS(), ".", w.entry); err != nil {
 		return Image{}, full(err)
 	}
@@ -43,7 +45,7 @@ func (s *Store) takeFolder(ctx context.Context, r reference, root *os.Root, rel 
 type folderReader struct {
 	root   *os.Root
 	tree   *tree
-	spool  *os.File
+	spool  io.Writer
 	at     int64
 	left   int64
 	device uint64

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -34,7 +35,9 @@ func parseGrants(private map[string][]string) ([]grant, error) {
 			place = r.Name()
 		} else {
 			var r name.Repository
-			r, err = name.NewRepository(place)
+			if r, err = name.NewRepository(place); err == nil && !repositoryName.MatchString(r.RepositoryStr()) {
+				err = errName
+			}
 			place = r.Name()
 		}
 		if err != nil || strings.Contains(place, "*") {
@@ -47,6 +50,8 @@ func parseGrants(private map[string][]string) ([]grant, error) {
 	}
 	return all, nil
 }
+
+var errName = errors.New("no name of a repository")
 
 // CheckPrivate says what is wrong with images.private.
 func CheckPrivate(private map[string][]string) error {
@@ -91,8 +96,15 @@ func OperatorsOnly(form string) error {
 	return f.Err(sandbox.Invalid)
 }
 
-func notFound(r reference) error {
-	return sandbox.Errorf(sandbox.ImageNotFound, nil, "image %s is not there, or not for this namespace (images.private)", r)
+// hidden are the words for an image that the registry does not give, and for one that is another namespace's: nobody learns
+// by them that a place is somebody's.
+const hidden = "its registry has it not, or not for everyone; an operator can grant credentials for it in images.private"
+
+func notFound(r reference) error { return unavailable(r, nil, hidden) }
+
+// unavailable says why an image can't be had.
+func unavailable(r reference, cause error, reason string) error {
+	return sandbox.Errorf(sandbox.ImageNotFound, cause, "image %s can't be had: %s", r, reason)
 }
 
 // MayUse says whether the asker may have an image of List.

@@ -17,6 +17,7 @@ import (
 type Bounds struct {
 	Bytes int64 // of all files' content; what hard links double may come to as much again
 	Files int   // entries, directories that are only implied included
+	Meta  int64 // bytes of whole paths, link targets and attributes, which are held in memory
 }
 
 // KeepTar turns a tar stream, every entry of which may be hostile, into a layer that is kept under key for Made, and
@@ -74,8 +75,11 @@ func (s *Store) keepStream(ctx context.Context, record string, stream io.Reader,
 		return "", used, err
 	}
 	defer under.close()
+	share := s.room.share()
+	defer share.end()
 	t := newTree(of.bounds, under)
-	r := tarReader{tree: t, spool: spool, oci: of.oci}
+	t.share = share
+	r := tarReader{tree: t, spool: metered{spool, share}, oci: of.oci}
 	err = r.read(ctx, stream)
 	if err == nil && of.verify != nil {
 		err = of.verify()
@@ -83,7 +87,7 @@ func (s *Store) keepStream(ctx context.Context, record string, stream io.Reader,
 	if err == nil {
 		digest, err = s.keepTree(ctx, record, dir, t, spool, step)
 	}
-	return digest, Bounds{r.at, t.entries}, full(err)
+	return digest, Bounds{r.at, t.entries, t.meta}, full(err)
 }
 
 // keepTree writes a tree in a folder of its own and records it.
@@ -160,7 +164,7 @@ func (s *Store) recorded(record string) (digest string, ok bool) {
 func (s *Store) expect(digest string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.flights) > 0 {
+	if len(s.flying) > 0 {
 		s.expected[digest] = true
 	}
 }

@@ -118,7 +118,7 @@ func listing(t testing.TB, layer string) string {
 	return b.String()
 }
 
-var roomy = Bounds{Bytes: 1 << 20, Files: 100}
+var roomy = Bounds{Bytes: 1 << 20, Files: 100, Meta: 64 << 10}
 
 func TestKeepTarKeepsWhatMayBeKept(t *testing.T) {
 	xattrs := func(h *tar.Header) {
@@ -214,7 +214,7 @@ func TestKeepTarBelievesNoSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := emptyStore(t)
-	if _, err := s.KeepTar(t.Context(), "k", io.MultiReader(&b, endless{}), Bounds{1 << 30, 10}); sandbox.CodeOf(err) != sandbox.Invalid {
+	if _, err := s.KeepTar(t.Context(), "k", io.MultiReader(&b, endless{}), Bounds{1 << 30, 10, 1 << 20}); sandbox.CodeOf(err) != sandbox.Invalid {
 		t.Error(err)
 	}
 }

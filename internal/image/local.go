@@ -29,7 +29,7 @@ func (s *Store) local(ctx context.Context, r reference, step func(string, int64,
 		var done func()
 		if src, done, err = openLocal(r.form, root, rel); err == nil {
 			defer done()
-			made, err = s.convert(ctx, r, src, "", false, step)
+			made, err = s.convert(ctx, r, src, r.String(), false, step) // no registry may name its layers
 		}
 	}
 	return made, localError(ctx, r, err)
@@ -50,7 +50,7 @@ func localError(ctx context.Context, r reference, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		reason = "it is not there"
 	}
-	return sandbox.Errorf(sandbox.ImageNotFound, err, "image %s can't be had: %s", r, reason)
+	return unavailable(r, err, reason)
 }
 
 // beneath finds the root below which a path lies. What is opened by it never leaves it, whatever links lie on the way.

@@ -2,8 +2,9 @@ package image
 
 import (
 	"archive/tar"
-
+	"bytes"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,6 +82,26 @@ func TestImagesThatLieBelowARoot(t *testing.T) {
 		if _, err := s.EnsureFor(t.Context(), Asker{Namespace: "acme"}, form, nil); sandbox.CodeOf(err) != sandbox.Invalid {
 			t.Errorf("%s for one who is no operator: %v", form, err)
 		}
+	}
+}
+
+func TestLayersOfALocalImageAreNobodysByTheirNames(t *testing.T) {
+	dir, img := lying(t)
+	h := newHub(t, nil)
+	ref := h.push(t, "stolen", img) // its manifest and configuration tell of the layers, and its registry has them not
+	h.answer(func(w http.ResponseWriter, r *http.Request, content []byte) bool {
+		if bytes.HasPrefix(content, []byte("{")) {
+			return false
+		}
+		w.WriteHeader(http.StatusNotFound)
+		return true
+	})
+	s := h.store(t, Options{LocalRoots: []string{dir}})
+	if _, err := s.EnsureFor(t.Context(), Asker{Operator: true}, "oci:"+dir+"/layout", nil); err != nil {
+		t.Fatal(err)
+	}
+	if img, err := s.EnsureFor(t.Context(), Asker{Namespace: "acme"}, ref, nil); sandbox.CodeOf(err) != sandbox.ImageNotFound {
+		t.Errorf("%v, %v", img, err)
 	}
 }
 

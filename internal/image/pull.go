@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"slices"
 	"time"
@@ -18,7 +19,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"golang.org/x/sys/unix"
 
 	"outpost.run/outpost/sandbox"
 )
@@ -30,14 +30,10 @@ const (
 )
 
 // pull makes the image of a registry's reference. Errors: ImageNotFound, with the reason; NotSupported; Capacity.
-func (s *Store) pull(ctx context.Context, r reference, by Asker, credentials bool, step func(string, int64, int64)) (Image, error) {
-	done, err := s.turn(ctx, by.Namespace)
-	if err != nil {
-		return Image{}, err
-	}
-	defer done()
-	ctx, cancel := context.WithTimeoutCause(ctx, pullTime, errSlow)
+func (s *Store) pull(ctx context.Context, r reference, credentials bool, step func(string, int64, int64)) (Image, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, pullTime, errLong)
 	defer cancel()
+	ctx = withPace(ctx)
 	step("resolve", 0, 0)
 	img, err := remote.Image(r.remote, s.remoteOptions(ctx, credentials)...)
 	scope := ""
@@ -58,35 +54,7 @@ func (s *Store) pull(ctx context.Context, r reference, by Asker, credentials boo
 	return made, nil
 }
 
-// turn waits until few enough pulls are under way, and refuses a namespace that has its share of them: a registry can make
-// a pull last as long as it likes.
-func (s *Store) turn(ctx context.Context, namespace string) (done func(), err error) {
-	s.mu.Lock()
-	if s.pulling[namespace] >= pullsOfOne {
-		s.mu.Unlock()
-		e := sandbox.Errorf(sandbox.Capacity, nil, "namespace %s pulls %d images at once already: try again when one is there", namespace, pullsOfOne)
-		e.RetryAfterSecs = 10
-		return nil, e
-	}
-	s.pulling[namespace]++
-	s.mu.Unlock()
-	leave := func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.pulling[namespace]--; s.pulling[namespace] == 0 {
-			delete(s.pulling, namespace)
-		}
-	}
-	select {
-	case s.turns <- struct{}{}:
-		return func() { <-s.turns; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, ctx.Err()
-	}
-}
-
-var errSlow = errors.New("it takes too long")
+var errLong = errors.New("it takes too long")
 
 func (s *Store) remoteOptions(ctx context.Context, credentials bool) []remote.Option {
 	o := []remote.Option{
@@ -111,18 +79,20 @@ func pullError(ctx context.Context, r reference, err error) error {
 	switch {
 	case errors.As(err, &wrong):
 		reason = wrong.reason
-	case errors.Is(context.Cause(ctx), errSlow):
+	case errors.Is(context.Cause(ctx), errLong):
 		reason = "to pull it takes more than an hour"
+	case errors.Is(err, errSlow):
+		reason = fmt.Sprintf("its registry sends less than %d KiB a second", slowest>>10)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, errPrivate), errors.As(err, &dial) && dial.Op == "dial": // the same words, whichever names there are
 		reason = "its registry can't be reached: it is not there, or at a private address that images.allow_private_registries does not list"
 	case errors.As(err, &status) && slices.Contains([]int{http.StatusNotFound, http.StatusUnauthorized, http.StatusForbidden}, status.StatusCode):
-		reason = "its registry has it not, or not for everyone; an operator can grant credentials for it in images.private"
+		reason = hidden
 	case errors.As(err, &status):
 		reason = fmt.Sprintf("its registry answered %d", status.StatusCode)
 	}
-	return sandbox.Errorf(sandbox.ImageNotFound, err, "image %s can't be had: %s", r, reason)
+	return unavailable(r, err, reason)
 }
 
 // source is an image in the form of OCI or Docker: what its configuration says, and its layers, the lowest first.
@@ -163,12 +133,8 @@ func sourceOf(img v1.Image) (source, error) {
 
 // convert makes an image of a source: its layers, verified, one by one.
 func (s *Store) convert(ctx context.Context, r reference, src source, scope string, private bool, step func(string, int64, int64)) (Image, error) {
-	c := conversion{s: s, left: s.bounds, scope: scope, step: step}
-	room, err := s.room()
-	if err != nil {
-		return Image{}, err
-	}
-	c.left.Bytes = min(c.left.Bytes, room)
+	c := conversion{s: s, left: s.bounds, scope: scope, step: step, made: s.room.share()}
+	defer c.made.end()
 	for _, l := range src.layers {
 		if c.total += l.size; l.size < 0 || c.total > c.left.Bytes {
 			return Image{}, brokenf("its layers are over %d MiB, compressed", c.left.Bytes>>20)
@@ -192,21 +158,12 @@ func (s *Store) convert(ctx context.Context, r reference, src source, scope stri
 	return s.keep(r.String(), manifest{Layers: c.digests, Config: s.configOf(config.Config, c.digests), Private: private})
 }
 
-// room is how much content an image may have so that the store's disk is not filled: until it is done, a layer lies
-// there up to three times.
-func (s *Store) room() (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.dir, &st); err != nil {
-		return 0, err
-	}
-	return int64(st.Bavail) * st.Bsize / 4, nil
-}
-
 // conversion is an image that is being made of layers in the form of tar.
 type conversion struct {
 	s           *Store
 	left        Bounds
 	scope       string
+	made        *share // of the layers that are done
 	step        func(string, int64, int64)
 	total, done int64
 	chain       string // names the layers so far; OCI image specification, config.md, Layer ChainID
@@ -222,8 +179,7 @@ func (c *conversion) layer(ctx context.Context, l sourceLayer, diffID v1.Hash) e
 	defer func() { c.done += l.size }()
 	record := c.s.madePath("oci " + recipe + "\n" + c.scope + "\n" + c.chain)
 	if digest, ok := c.s.recorded(record); ok {
-		c.digests = append(c.digests, digest)
-		return nil
+		return c.add(digest)
 	}
 	compressed, err := l.open()
 	if err != nil {
@@ -248,6 +204,27 @@ func (c *conversion) layer(ctx context.Context, l sourceLayer, diffID v1.Hash) e
 	}
 	c.left.Bytes -= used.Bytes
 	c.left.Files -= used.Files
+	c.left.Meta -= used.Meta
+	st, err := os.Stat(c.s.layerPath(digest))
+	if err != nil {
+		return err
+	}
+	if err := c.made.add(st.Size(), st.Size()); err != nil { // or an image of many layers fills the disk piece by piece
+		return err
+	}
+	return c.add(digest)
+}
+
+// add puts a layer on those so far. overlayfs does not ask whether a root is opaque: what is below one is left out.
+func (c *conversion) add(digest string) error {
+	layer, err := openBelow([]string{c.s.layerPath(digest)})
+	if err != nil {
+		return err
+	}
+	defer layer.close()
+	if root, ok := layer.lookup(""); ok && root.opaque {
+		c.digests = nil
+	}
 	c.digests = append(c.digests, digest)
 	return nil
 }

@@ -17,6 +17,10 @@ var suites = []string{"bookworm", "trixie"}
 // packageName is Debian's rule for package names (policy 5.6.1).
 var packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
 
+// repositoryName is how a registry may name what it has: nothing in it that a registry or a web server before it takes for
+// another place. Source: OCI distribution specification, Pulling manifests.
+var repositoryName = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+
 // form is where an image comes from.
 type form string
 
@@ -55,6 +59,10 @@ func parseReference(s string) (reference, error) {
 	if err != nil {
 		return reference{}, sandbox.Errorf(sandbox.ImageNotFound, err,
 			"image %q is of no known form; known are REPOSITORY[:TAG], REPOSITORY@sha256:…, deb:SUITE?include=a,b, oci:DIR, oci-archive:FILE, docker-archive:FILE and dir:PATH", s)
+	}
+	if !repositoryName.MatchString(remote.Context().RepositoryStr()) {
+		return reference{}, sandbox.Errorf(sandbox.ImageNotFound, nil,
+			"image %q: a repository is words of a-z and 0-9, joined by one of . _ __ - and parted by one /", s)
 	}
 	return reference{remote: remote}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -26,13 +27,16 @@ type Store struct {
 	roots     []string
 	grants    []grant
 	transport http.RoundTripper
-	bounds    Bounds        // of one image
-	turns     chan struct{} // of pulls
+	bounds    Bounds // of one image
+	pulls     *turns
+	builds    *turns
+	room      *room
+	log       *slog.Logger
 
 	mu       sync.Mutex
-	flights  map[string]*flight
-	pulling  map[string]int  // by namespace
-	expected map[string]bool // layers of images that are being made
+	flights  map[string]*flight // that can be joined, by reference
+	flying   map[string]int     // all under way, by namespace
+	expected map[string]bool    // layers of images that are being made
 	work     sync.WaitGroup
 }
 
@@ -42,15 +46,11 @@ type Options struct {
 	Private           map[string][]string // what of registries the host's credentials are for, and for which namespaces
 	PrivateRegistries []string            // HOST or HOST:PORT of registries at private addresses that may be asked
 	Bounds            Bounds              // of one image; zero: the usual
+	Log               *slog.Logger        // nil: none
 }
 
 // Usual are the bounds of one image.
-var Usual = Bounds{Bytes: 16 << 30, Files: 1 << 20}
-
-const (
-	pullsAtOnce = 6
-	pullsOfOne  = 3 // of one namespace
-)
+var Usual = Bounds{Bytes: 16 << 30, Files: 1 << 19, Meta: 64 << 20}
 
 // Open gives the store in dir, making it where it is missing and removing what an interrupted build left. dir must be
 // on a disk file system: EROFS files on others can't be mounted without a loop device.
@@ -68,8 +68,12 @@ func OpenWith(dir string, o Options) (*Store, error) {
 		}
 	}
 	s := &Store{
-		dir: dir, flights: map[string]*flight{}, expected: map[string]bool{}, turns: make(chan struct{}, pullsAtOnce), pulling: map[string]int{},
-		roots: o.LocalRoots, transport: newTransport(o.PrivateRegistries), bounds: o.Bounds,
+		dir: dir, flights: map[string]*flight{}, flying: map[string]int{}, expected: map[string]bool{},
+		pulls: newTurns(pullsAtOnce, pullsOfOne), builds: newTurns(0, buildsOfOne), room: &room{free: freeIn(dir)},
+		roots: o.LocalRoots, transport: newTransport(o.PrivateRegistries), bounds: o.Bounds, log: o.Log,
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.bounds == (Bounds{}) {
 		s.bounds = Usual
@@ -186,7 +190,7 @@ func (s *Store) tempDir() (dir string, release func(), err error) {
 // full names a full disk as what it is.
 func full(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return sandbox.Errorf(sandbox.Capacity, err, "the image store is full: an operator must make room for it (outpost image prune)")
+		return noRoom(err)
 	}
 	return err
 }

@@ -88,16 +88,16 @@ func (r *tarReader) entry(h *tar.Header, body io.Reader) error {
 		if h.Linkname == "" || len(h.Linkname) > maxPath || strings.ContainsRune(h.Linkname, 0) {
 			return brokenf("%.100q is a link to nothing that can be", name)
 		}
-		e.kind, e.target, e.mode = symlink, h.Linkname, 0o777
+		e.kind, e.target, e.mode = symlink, strings.Clone(h.Linkname), 0o777
 	case tar.TypeFifo:
 		e.kind = fifo
 	case tar.TypeChar:
 		if h.Devmajor != 0 || h.Devminor != 0 {
-			return r.tree.count(1) // no machine opens devices of its image
+			return r.tree.count() // no machine opens devices of its image
 		}
 		e.kind = whiteout // as overlayfs has it
 	case tar.TypeBlock, tar.TypeXGlobalHeader:
-		return r.tree.count(1)
+		return r.tree.count()
 	default:
 		return brokenf("%.100q is of a kind that is not known, %q", name, h.Typeflag)
 	}
@@ -109,7 +109,7 @@ func (r *tarReader) takeAway(dir, base string) error {
 	case base == opaqueMarker:
 		return r.tree.hide(dir)
 	case strings.HasPrefix(base, ".wh..wh."): // notes of aufs, for itself
-		return r.tree.count(1)
+		return r.tree.count()
 	case base == whiteoutPrefix, base == whiteoutPrefix+".", base == whiteoutPrefix+"..":
 		return brokenf("%.100q takes nothing away", dir+base)
 	}
@@ -149,9 +149,11 @@ func sane(t time.Time) time.Time {
 }
 
 // attributes are the extended attributes that an image may set: those that mean nothing to the kernel. File capabilities
-// would never count, since programs have no_new_privs; overlayfs's own would tell it of layers that are not there.
+// would never count, since programs have no_new_privs; overlayfs's own would tell it of layers that are not there. Nobody's
+// program needs more of them than ext4 can keep of one file: then none is kept. They are copies, as those of a header
+// share the memory of all that it has.
 func attributes(h *tar.Header) map[string]string {
-	const prefix, most = "SCHILY.xattr.", 16 << 10
+	const prefix, most = "SCHILY.xattr.", 4 << 10
 	var set map[string]string
 	size := 0
 	for key, value := range h.PAXRecords {
@@ -165,7 +167,7 @@ func attributes(h *tar.Header) map[string]string {
 		if set == nil {
 			set = map[string]string{}
 		}
-		set[name] = value
+		set[strings.Clone(name)] = strings.Clone(value)
 	}
 	return set
 }

@@ -12,28 +12,11 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"outpost.run/outpost/sandbox"
 )
 
 // Registries are asked straight, without a proxy: only so is the address that is checked the one that is connected to.
-
-// special are addresses that are no registry's for all, beside those that netip names. Source: IANA's special-purpose
-// address registries.
-var special = prefixes("0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24",
-	"203.0.113.0/24", "240.0.0.0/4", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16", "fec0::/10", "::/96")
-
-func prefixes(all ...string) []netip.Prefix {
-	parsed := make([]netip.Prefix, len(all))
-	for i, p := range all {
-		parsed[i] = netip.MustParsePrefix(p)
-	}
-	return parsed
-}
-
-// public tells whether everyone may ask at the address.
-func public(a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
-	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(a) })
-}
 
 // errPrivate means that a registry's name leads to where it may not.
 var errPrivate = errors.New("a private address that is not listed")
@@ -42,6 +25,22 @@ var errPrivate = errors.New("a private address that is not listed")
 type guard struct {
 	private []string // HOST or HOST:PORT; * is all
 	dialer  net.Dialer
+	own     func() ([]net.Addr, error) // the host's addresses
+}
+
+// judge wants a public address that is not one of the host's own: what listens there may take us for a neighbour.
+func (g *guard) judge(a netip.Addr) error {
+	a = a.Unmap()
+	own, err := g.own()
+	if err != nil || !sandbox.IsPublic(a) {
+		return errors.Join(errPrivate, err)
+	}
+	for _, o := range own {
+		if p, err := netip.ParsePrefix(o.String()); err != nil || p.Addr().Unmap().WithZone("") == a {
+			return errPrivate
+		}
+	}
+	return nil
 }
 
 func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -53,10 +52,10 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 	if !slices.ContainsFunc(g.private, func(p string) bool { return p == "*" || strings.EqualFold(p, host) || strings.EqualFold(p, address) }) {
 		d.Control = func(_, address string, _ syscall.RawConn) error {
 			to, err := netip.ParseAddrPort(address)
-			if err != nil || !public(to.Addr()) {
+			if err != nil {
 				return errPrivate
 			}
-			return nil
+			return g.judge(to.Addr())
 		}
 	}
 	return d.DialContext(ctx, network, address)
@@ -72,7 +71,7 @@ var (
 const answerBytes = 16 << 20 // of a manifest or a token
 
 func newTransport(private []string) http.RoundTripper {
-	g := guard{private, net.Dialer{Timeout: 15 * time.Second}}
+	g := guard{private, net.Dialer{Timeout: 15 * time.Second}, net.InterfaceAddrs}
 	return &resuming{&http.Transport{
 		DialContext: g.dial, TLSHandshakeTimeout: 15 * time.Second, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: 30 * time.Second,
 		ForceAttemptHTTP2: true, DisableCompression: true, MaxResponseHeaderBytes: 1 << 20,
@@ -85,13 +84,18 @@ type resuming struct{ http.RoundTripper }
 
 func (t *resuming) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
+	began := time.Now()
 	resp, err := t.RoundTripper.RoundTrip(req.WithContext(ctx))
+	if slow := note(ctx, time.Since(began)-leisure, 0); slow != nil && err == nil {
+		resp.Body.Close()
+		err = slow
+	}
 	if err != nil {
 		cancel()
 		return nil, err
 	}
 	if !isBlob(req) || req.Method != http.MethodGet || resp.StatusCode != http.StatusOK {
-		resp.Body = &bounded{resp.Body, cancel, answerBytes}
+		resp.Body = &bounded{resp.Body, ctx, cancel, answerBytes}
 		return resp, nil
 	}
 	resp.Body = &blob{t: t.RoundTripper, req: req, body: resp.Body, cancel: cancel, size: resp.ContentLength}
@@ -109,12 +113,19 @@ func isBlob(req *http.Request) bool {
 // bounded is an answer of so many bytes at most.
 type bounded struct {
 	io.ReadCloser
+	ctx    context.Context
 	cancel context.CancelFunc
 	left   int64
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
+	alarm := time.AfterFunc(stall, b.cancel)
+	began := time.Now()
 	n, err := b.ReadCloser.Read(p)
+	alarm.Stop()
+	if slow := note(b.ctx, time.Since(began), n); slow != nil {
+		return n, slow
+	}
 	if b.left -= int64(n); b.left < 0 {
 		return n, fmt.Errorf("an answer of more than %d bytes", int64(answerBytes))
 	}
@@ -140,8 +151,12 @@ type blob struct {
 func (b *blob) Read(p []byte) (int, error) {
 	for {
 		alarm := time.AfterFunc(stall, b.cancel)
+		began := time.Now()
 		n, err := b.body.Read(p)
 		alarm.Stop()
+		if slow := note(b.req.Context(), time.Since(began), n); slow != nil {
+			return n, slow
+		}
 		if n > 0 {
 			b.at += int64(n)
 			b.failed = 0
@@ -174,7 +189,15 @@ func (b *blob) resume(why error) error {
 		ctx, cancel := context.WithCancel(b.req.Context())
 		req := b.req.Clone(ctx)
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", b.at))
+		began := time.Now()
 		resp, err := b.t.RoundTrip(req)
+		if slow := note(ctx, time.Since(began)-leisure, 0); slow != nil {
+			if err == nil {
+				resp.Body.Close()
+			}
+			cancel()
+			return slow
+		}
 		if err != nil {
 			cancel()
 			why = err

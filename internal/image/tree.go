@@ -18,7 +18,9 @@ type tree struct {
 	below   *below // the layers under this one; nil for none
 	bounds  Bounds
 	entries int
+	meta    int64 // bytes of names, link targets and attributes
 	links   int64 // bytes of content that hard links double
+	share   *share
 }
 
 // entry is one file, directory or link of a tree.
@@ -132,10 +134,10 @@ func (t *tree) parent(parts []string) (*entry, []string, error) {
 			hides := next != nil && next.kind == whiteout
 			next = t.imply(path.Join(at...))
 			next.opaque = hides
-			if err := t.count(1); err != nil {
+			if err := cmp.Or(t.count(), t.weigh(at, "", next)); err != nil {
 				return nil, nil, err
 			}
-			d.children[name] = next
+			d.children[strings.Clone(name)] = next // name may be a small part of what a header has
 		}
 		d = next
 	}
@@ -160,9 +162,25 @@ func resolve(at []string, link string, rest []string) []string {
 	return append(where, rest...)
 }
 
-func (t *tree) count(n int) error {
-	if t.entries += n; t.entries > t.bounds.Files {
+// count counts an entry.
+func (t *tree) count() error {
+	if t.entries++; t.entries > t.bounds.Files {
 		return brokenf("more than %d files", t.bounds.Files)
+	}
+	return nil
+}
+
+// weigh counts what is held in memory of an entry in the directory at: its whole path, since the writer has it so.
+func (t *tree) weigh(at []string, name string, e *entry) error {
+	n := len(name) + len(e.target)
+	for _, p := range at {
+		n += len(p) + 1
+	}
+	for k, v := range e.xattrs {
+		n += len(k) + len(v)
+	}
+	if t.meta += int64(n); t.meta > t.bounds.Meta {
+		return brokenf("more than %d KiB of names, link targets and attributes", t.bounds.Meta>>10)
 	}
 	return nil
 }
@@ -173,21 +191,27 @@ func (t *tree) put(name string, e *entry) error {
 	if err != nil {
 		return err
 	}
-	if err := t.count(1); err != nil {
+	if err := t.count(); err != nil {
 		return err
 	}
 	if len(parts) == 0 {
+		if err := t.weigh(nil, "", e); err != nil {
+			return err
+		}
 		if e.kind == directory {
-			e.children = t.root.children
+			e.children, e.opaque = t.root.children, t.root.opaque
 			*t.root = *e
 		}
 		return nil
 	}
-	d, _, err := t.parent(parts[:len(parts)-1])
+	d, at, err := t.parent(parts[:len(parts)-1])
 	if err != nil {
 		return err
 	}
 	last := parts[len(parts)-1]
+	if err := t.weigh(at, last, e); err != nil {
+		return err
+	}
 	have := d.children[last]
 	switch {
 	case e.kind == whiteout && have != nil: // it hides what is below alone
@@ -201,7 +225,7 @@ func (t *tree) put(name string, e *entry) error {
 		e.children = map[string]*entry{}
 		e.opaque = have != nil && have.kind == whiteout
 	}
-	d.children[last] = e
+	d.children[strings.Clone(last)] = e
 	return nil
 }
 
@@ -221,6 +245,9 @@ func (t *tree) link(name, target string) error {
 	}
 	if t.links += to.content.size; t.links > t.bounds.Bytes {
 		return brokenf("more than %d bytes", t.bounds.Bytes)
+	}
+	if err := t.share.add(ofLinks*to.content.size, 0); err != nil {
+		return err
 	}
 	same := *to
 	same.xattrs = maps.Clone(to.xattrs)
