@@ -77,8 +77,10 @@ func (s *Store) keepStream(ctx context.Context, record string, stream io.Reader,
 	defer under.close()
 	share := s.room.share()
 	defer share.end()
+	memory := s.memory.share()
+	defer memory.end()
 	t := newTree(of.bounds, under)
-	t.share = share
+	t.share, t.memory = share, memory
 	r := tarReader{tree: t, spool: metered{spool, share}, oci: of.oci}
 	err = r.read(ctx, stream)
 	if err == nil && of.verify != nil {

@@ -9,9 +9,11 @@ import (
 	"outpost.run/outpost/sandbox"
 )
 
-// room is the one account of what images under way may take of the store's disk: half of what is free, all together.
+// room is the one account of what images under way may take, of the store's disk or of memory: half of what is free, all
+// together.
 type room struct {
 	free func() (int64, error)
+	full func() error
 
 	mu       sync.Mutex
 	promised int64 // bytes, those that are written already included
@@ -30,6 +32,27 @@ const (
 	ofLinks   = 2 // what hard links double is not in the spool
 	grain     = 8 << 20
 )
+
+// What a tree holds in memory, the EROFS writer's part included: a KiB an entry beside its names and attributes (measured, a
+// million entries). So much of it each tree may hold freely, so that small images never wait for large ones; over that, all
+// trees together.
+const (
+	perEntry = 1 << 10
+	freely   = 32 << 20
+	ofTrees  = 1 << 30
+)
+
+func newDiskRoom(dir string) *room {
+	return &room{free: freeIn(dir), full: func() error { return noRoom(nil) }}
+}
+
+func newMemoryRoom() *room {
+	return &room{free: func() (int64, error) { return 2 * ofTrees, nil }, full: func() error {
+		e := sandbox.Errorf(sandbox.Capacity, nil, "images of too many files are being read at once: try again later")
+		e.RetryAfterSecs = 30
+		return e
+	}}
+}
 
 func freeIn(dir string) func() (int64, error) {
 	return func() (int64, error) {
@@ -61,7 +84,7 @@ func (s *share) add(want, wrote int64) error {
 			more = lacks
 		}
 		if 2*(r.promised+more) > free+r.written {
-			return noRoom(nil)
+			return r.full()
 		}
 		r.promised += more
 		s.granted += more

@@ -13,7 +13,8 @@ import (
 
 func TestImagesUnderWayTakeHalfOfWhatIsFreeTogether(t *testing.T) {
 	free := int64(1000 << 20)
-	r := &room{free: func() (int64, error) { return free, nil }}
+	r := newDiskRoom("")
+	r.free = func() (int64, error) { return free, nil }
 	write := func(s *share, n int64) error {
 		err := s.add(ofContent*n, n)
 		if err == nil {
@@ -86,5 +87,53 @@ func TestStreamsEndWhereTheDiskIsTooFull(t *testing.T) {
 		if s.room.promised != 0 || s.room.written != 0 {
 			t.Errorf("%s: left %d, %d", tc.name, s.room.promised, s.room.written)
 		}
+	}
+}
+
+func TestTreesShareTheMemoryThatLargeOnesNeed(t *testing.T) {
+	r := newMemoryRoom()
+	begun := func() *tree {
+		x := newTree(Bounds{Files: 1 << 30, Meta: 1 << 30}, nil)
+		x.memory = r.share()
+		return x
+	}
+	fill := func(x *tree) error {
+		for range 1 << 30 {
+			if err := x.count(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	large, small := begun(), begun()
+	if err := fill(large); sandbox.CodeOf(err) != sandbox.Capacity || large.entries < ofTrees/perEntry {
+		t.Errorf("alone: %v after %d entries", err, large.entries)
+	}
+	if err := fill(small); sandbox.CodeOf(err) != sandbox.Capacity || small.entries < freely/perEntry || small.entries > freely/perEntry+1 {
+		t.Errorf("beside it: %v after %d entries", err, small.entries)
+	}
+	large.memory.end()
+	if err := small.hold(1); err != nil {
+		t.Errorf("when it is over: %v", err)
+	}
+	small.memory.end()
+	if r.promised != 0 {
+		t.Errorf("left: %d", r.promised)
+	}
+}
+
+func TestStreamOfManyFilesWaitsForMemory(t *testing.T) {
+	s := emptyStore(t)
+	s.memory.free = func() (int64, error) { return 0, nil }
+	files := make([]file, freely/perEntry)
+	for i := range files {
+		files[i].name = fmt.Sprint(i)
+	}
+	bounds := Bounds{1 << 20, len(files) + 1, 1 << 20}
+	if _, err := s.KeepTar(t.Context(), "many", bytes.NewReader(archive(t, files...)), bounds); sandbox.CodeOf(err) != sandbox.Capacity {
+		t.Errorf("many: %v", err)
+	}
+	if _, err := s.KeepTar(t.Context(), "few", bytes.NewReader(archive(t, files[:100]...)), bounds); err != nil {
+		t.Errorf("few: %v", err)
 	}
 }

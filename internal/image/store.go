@@ -30,7 +30,8 @@ type Store struct {
 	bounds    Bounds // of one image
 	pulls     *turns
 	builds    *turns
-	room      *room
+	room      *room // on the disk
+	memory    *room
 	log       *slog.Logger
 
 	mu       sync.Mutex
@@ -69,7 +70,7 @@ func OpenWith(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{
 		dir: dir, flights: map[string]*flight{}, flying: map[string]int{}, expected: map[string]bool{},
-		pulls: newTurns(pullsAtOnce, pullsOfOne), builds: newTurns(0, buildsOfOne), room: &room{free: freeIn(dir)},
+		pulls: newTurns(pullsAtOnce, pullsOfOne), builds: newTurns(0, buildsOfOne), room: newDiskRoom(dir), memory: newMemoryRoom(),
 		roots: o.LocalRoots, transport: newTransport(o.PrivateRegistries), bounds: o.Bounds, log: o.Log,
 	}
 	if s.log == nil {

@@ -18,9 +18,11 @@ type tree struct {
 	below   *below // the layers under this one; nil for none
 	bounds  Bounds
 	entries int
-	meta    int64 // bytes of names, link targets and attributes
-	links   int64 // bytes of content that hard links double
-	share   *share
+	meta    int64  // bytes of names, link targets and attributes
+	links   int64  // bytes of content that hard links double
+	share   *share // of the disk
+	weight  int64  // bytes of memory
+	memory  *share
 }
 
 // entry is one file, directory or link of a tree.
@@ -167,7 +169,7 @@ func (t *tree) count() error {
 	if t.entries++; t.entries > t.bounds.Files {
 		return brokenf("more than %d files", t.bounds.Files)
 	}
-	return nil
+	return t.hold(perEntry)
 }
 
 // weigh counts what is held in memory of an entry in the directory at: its whole path, since the writer has it so.
@@ -182,7 +184,15 @@ func (t *tree) weigh(at []string, name string, e *entry) error {
 	if t.meta += int64(n); t.meta > t.bounds.Meta {
 		return brokenf("more than %d KiB of names, link targets and attributes", t.bounds.Meta>>10)
 	}
-	return nil
+	return t.hold(n)
+}
+
+// hold counts memory. Error: Capacity.
+func (t *tree) hold(n int) error {
+	if t.weight += int64(n); t.weight <= freely {
+		return nil
+	}
+	return t.memory.add(int64(n), 0)
 }
 
 // put places an entry; the last of a name counts, and a directory goes on with what it has.
