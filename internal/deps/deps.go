@@ -206,6 +206,10 @@ func (in *Installer) inTurn(ctx context.Context, key string, r Request, c plan) 
 			set, err = Set{}, failed("what was installed can't be read")
 		}
 	}()
+	// First the image, which may have to be built: who waits for that takes nobody's turn.
+	if r.Image, err = in.imageFor(ctx, r, c.packages); err != nil {
+		return Set{}, err
+	}
 	done, err := in.turn(ctx, r.Namespace)
 	if err != nil {
 		return Set{}, err

@@ -18,13 +18,9 @@ import (
 // bounds are what a layer may come to.
 var bounds = image.Bounds{Bytes: 2 << 30, Files: 300_000, Meta: 32 << 20}
 
-// install makes the set in a machine that is thrown away.
+// install makes the set in a machine of r's image, with the installer in it, that is thrown away.
 func (in *Installer) install(ctx context.Context, key string, r Request, p plan) (Set, error) {
-	img, err := in.imageFor(ctx, r, p.packages)
-	if err != nil {
-		return Set{}, err
-	}
-	w, err := in.open(ctx, img.Layers, img.Config.Env)
+	w, err := in.open(ctx, r.Image.Layers, r.Image.Config.Env)
 	if err != nil {
 		return Set{}, err
 	}

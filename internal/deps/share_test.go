@@ -69,6 +69,30 @@ func TestWhoWaitsForAManagersDefaultsCanLeave(t *testing.T) {
 	}
 }
 
+func TestWhoWaitsForAnImageTakesNobodysTurn(t *testing.T) {
+	in, images := newInstaller(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := in.inTurn(ctx, "k", Request{Namespace: "a", Image: image.Image{Ref: "deb:trixie"}}, plan{recipe: recipes["python"]})
+		ended <- err
+	}()
+	if by := <-images.asked; by.Namespace != "a" {
+		t.Errorf("asked by %+v", by)
+	}
+	soon, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	done, err := in.turn(soon, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done()
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 func TestInstallationThatPanicsEndsNothing(t *testing.T) {
 	in, _ := newInstaller(t)
 	in.Images = nil // who asks it panics
