@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"outpost.run/outpost/internal/host/netns"
 	"outpost.run/outpost/internal/network"
 	"outpost.run/outpost/internal/network/networktest"
@@ -131,5 +133,43 @@ func BenchmarkThroughput(b *testing.B) {
 	}()
 	if _, err := io.CopyN(io.Discard, c, int64(b.N)*int64(len(chunk))); err != nil {
 		b.Fatal(err)
+	}
+}
+
+// BenchmarkFlood is what one machine costs this process that sends as many packets as it can, beside the thread that sends
+// them: datagrams to a port where nobody listens, or requests for connections.
+func BenchmarkFlood(b *testing.B) {
+	for name, kind := range map[string]int{"udp": unix.SOCK_DGRAM, "syn": unix.SOCK_STREAM} {
+		b.Run(name, func(b *testing.B) {
+			m := newMachine(b, open(b, network.Options{}), network.Egress{Mode: network.Public})
+			to := &unix.SockaddrInet4{Port: 9, Addr: network.Resolver().As4()}
+			var own, before, after unix.Rusage
+			b.ResetTimer()
+			err := netns.In(m.ns, func() error {
+				_ = unix.Getrusage(unix.RUSAGE_SELF, &before)
+				defer func() {
+					_ = unix.Getrusage(unix.RUSAGE_THREAD, &own)
+					_ = unix.Getrusage(unix.RUSAGE_SELF, &after)
+				}()
+				for range b.N {
+					fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_NONBLOCK, 0)
+					if err != nil {
+						return err
+					}
+					_ = unix.Connect(fd, to)
+					for i := 0; i < 100 && kind == unix.SOCK_DGRAM; i++ {
+						_, _ = unix.Write(fd, []byte("x"))
+					}
+					_ = unix.Close(fd)
+				}
+				return nil
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			spent := func(r unix.Rusage) float64 { return time.Duration(r.Utime.Nano() + r.Stime.Nano()).Seconds() }
+			b.ReportMetric((spent(after)-spent(before)-spent(own))/b.Elapsed().Seconds(), "cores")
+			b.ReportMetric(spent(own)/b.Elapsed().Seconds(), "cores-sending")
+		})
 	}
 }

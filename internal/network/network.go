@@ -185,6 +185,7 @@ type Link struct {
 	conns  budget
 	asking budget
 	rate   *rate.Limiter // of questions
+	pace   *rate.Limiter // of packets
 
 	mu     sync.Mutex
 	closed bool
@@ -211,7 +212,7 @@ func (n *Network) Connect(_ context.Context, ns *os.File, e Egress) (*Link, erro
 	if err != nil {
 		return nil, sandbox.Errorf(sandbox.Internal, err, "the machine could not be connected to the network")
 	}
-	l := &Link{net: n, rules: r, tun: tun, rate: rate.NewLimiter(questionRate, questionBurst)}
+	l := &Link{net: n, rules: r, tun: tun, rate: rate.NewLimiter(questionRate, questionBurst), pace: rate.NewLimiter(packetRate, packetBurst)}
 	l.conns.most, l.asking.most = linkConnections, linkQuestions
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if l.stack, err = newInner(l, v6); err != nil {

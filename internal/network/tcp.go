@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
@@ -46,6 +47,7 @@ func (l *Link) start() (done func()) {
 
 // acceptTCP answers one request for a connection. The way out is made first: what can't be reached was never accepted.
 func (l *Link) acceptTCP(r *tcp.ForwarderRequest) {
+	l.pace.ReserveN(time.Now(), askingCosts)
 	done := l.start()
 	if done == nil {
 		r.Complete(true)

@@ -24,6 +24,7 @@ const (
 // acceptUDP begins a session for one pair of addresses; false has the stack say that the port is unreachable. A name
 // opens no UDP: what TLS over UDP asks for could not be seen.
 func (l *Link) acceptUDP(r *udp.ForwarderRequest) bool {
+	l.pace.ReserveN(time.Now(), askingCosts)
 	id := r.ID()
 	to := addrPort(id.LocalAddress, id.LocalPort)
 	if l.rules.judge(to) != byAddress {

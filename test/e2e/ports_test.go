@@ -231,6 +231,32 @@ func TestRefusedPortsLeaveNothing(t *testing.T) {
 	refusedAt(t, at, []sandbox.Port{{HostPort: 31500, Protocol: "tcp"}, {HostPort: 31501, Protocol: "tcp"}})
 }
 
+func TestANamespaceHasAQuarterOfThePorts(t *testing.T) {
+	_, s := newSite(t, "", "--ports-range", "31000-31007")
+	ask := func(n int) (sandbox.Sandbox, error) {
+		r := sandbox.CreateRequest{Language: new("python")}
+		for i := range n {
+			r.Ports = append(r.Ports, port(i+1, "tcp", 0))
+		}
+		return s.Create(t.Context(), r)
+	}
+	one, err := ask(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a refusal keeps no share
+		if _, err := ask(2); sandbox.CodeOf(err) != sandbox.QuotaExceeded || !strings.Contains(err.Error(), "ports.range") {
+			t.Errorf("a third port of eight: %v", err)
+		}
+	}
+	if err := s.Delete(t.Context(), one.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ask(2); err != nil {
+		t.Errorf("after one went: %v", err)
+	}
+}
+
 func TestPortsOfAnEphemeralSandboxAnswerDuringItsExecs(t *testing.T) {
 	at, s := newSite(t, "")
 	made, err := s.Create(t.Context(), sandbox.CreateRequest{Language: new("python"), Ports: []sandbox.PortRequest{port(8000, "tcp", 0)}})
