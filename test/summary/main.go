@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -104,10 +106,22 @@ func (s *summary) packageEnded(e event, key string) {
 	case e.Action == "skip": // a package without tests
 	case e.Action == "fail" && !s.failedIn[e.Package]:
 		s.broken++
-		fmt.Fprintf(s.out, "\nFAIL %s\n%s%s\n", e.Package, strings.Join(s.output["build "+e.FailedBuild], ""), strings.Join(s.output[key], ""))
+		fmt.Fprintf(s.out, "\nFAIL %s\n%s%s\n", e.Package, strings.Join(s.output["build "+e.FailedBuild], ""), s.untold(e.Package))
 	default:
 		fmt.Fprintf(s.out, "%-4s %6.1f s  %s\n", e.Action, e.Elapsed, e.Package)
 	}
+}
+
+// untold is what a package said outside of tests that have ended: go takes it for the last test's.
+func (s *summary) untold(pkg string) string {
+	var said strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(s.output)) {
+		if strings.HasPrefix(key, pkg+" ") {
+			said.WriteString(strings.Join(s.output[key], ""))
+			delete(s.output, key)
+		}
+	}
+	return said.String()
 }
 
 // reason is what a test said when it skipped itself: its last line that go did not write, less file and line.
