@@ -1,6 +1,7 @@
 package netns_test
 
 import (
+	"net"
 	"os"
 	"runtime"
 	"testing"
@@ -57,4 +58,39 @@ func elsewhere(t *testing.T) (ns *os.File) {
 		t.Fatal(err)
 	}
 	return ns
+}
+
+// TestAConnectionThatIsResetAtOnce: the kernel may have forgotten its other end before anybody asks.
+func TestAConnectionThatIsResetAtOnce(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	ns, err := netns.Own()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.(*net.TCPConn).SetLinger(0)
+			c.Close()
+		}
+	}()
+	var s netns.Sockets
+	defer s.Close()
+	to := l.Addr().(*net.TCPAddr).AddrPort()
+	for range 3000 {
+		if c, err := s.Dial(t.Context(), ns, "tcp", to); err == nil {
+			c.Close()
+		}
+	}
 }

@@ -56,7 +56,7 @@ func (s *Sockets) Dial(ctx context.Context, ns *os.File, network string, to neti
 		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
 	}
 	conn, err := net.FileConn(f)
-	if err == nil && conn.LocalAddr().String() == conn.RemoteAddr().String() {
+	if err == nil && toItself(conn) {
 		if stream, is := conn.(*net.TCPConn); is {
 			_ = stream.SetLinger(0) // else it would keep the port from a server for a minute
 		}
@@ -64,6 +64,12 @@ func (s *Sockets) Dial(ctx context.Context, ns *os.File, network string, to neti
 		return nil, &net.OpError{Op: "dial", Net: network, Err: unix.ECONNREFUSED}
 	}
 	return conn, err
+}
+
+// toItself: a connection that its other end has reset already has no address there.
+func toItself(conn net.Conn) bool {
+	here, there := conn.LocalAddr(), conn.RemoteAddr()
+	return here != nil && there != nil && here.String() == there.String()
 }
 
 func (s *Sockets) socket(ns *os.File, family, kind int) (int, error) {
