@@ -147,8 +147,6 @@ func (n *Node) OpenPort(_ context.Context, id string, port sandbox.Port) (sandbo
 		return sandbox.Port{}, err
 	}
 	defer done()
-	b.change.Lock()
-	defer b.change.Unlock()
 	b.mu.Lock()
 	gone := b.gone
 	have := slices.ContainsFunc(b.ports, func(p sandbox.Port) bool { return same(p, port.GuestPort, port.Protocol) })
@@ -177,8 +175,6 @@ func (n *Node) ClosePort(_ context.Context, id string, guestPort int, protocol s
 		return err
 	}
 	defer done()
-	b.change.Lock()
-	defer b.change.Unlock()
 	b.mu.Lock()
 	had := len(b.ports)
 	b.ports = slices.DeleteFunc(slices.Clone(b.ports), func(p sandbox.Port) bool { return same(p, guestPort, protocol) })

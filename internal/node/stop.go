@@ -16,8 +16,6 @@ func (n *Node) Stop(ctx context.Context, id string) error {
 		return err
 	}
 	defer done()
-	b.change.Lock()
-	defer b.change.Unlock()
 	b.mu.Lock()
 	m := b.machine
 	switch {
@@ -51,8 +49,6 @@ func (n *Node) Start(ctx context.Context, id string) (service.SandboxState, erro
 		return service.SandboxState{}, err
 	}
 	defer done()
-	b.change.Lock()
-	defer b.change.Unlock()
 	b.mu.Lock()
 	m := b.machine
 	b.mu.Unlock()
@@ -84,7 +80,7 @@ func (n *Node) Start(ctx context.Context, id string) (service.SandboxState, erro
 	return b.state(), nil
 }
 
-// stateful finds a stateful sandbox and counts a call on it. Errors: NotFound, NotStateful, Lost.
+// stateful finds a stateful sandbox for a call that changes it, which is counted and has its turn until done. Errors: NotFound, NotStateful, Lost.
 func (n *Node) stateful(id string) (*box, func(), error) {
 	b, err := n.box(id)
 	if err != nil {
@@ -93,8 +89,12 @@ func (n *Node) stateful(id string) (*box, func(), error) {
 	if b.spec.Mode != sandbox.Stateful {
 		return nil, nil, sandbox.Errorf(sandbox.NotStateful, nil, "only a stateful sandbox can do that: create one with mode stateful")
 	}
-	done, err := n.begin()
-	return b, done, err
+	counted, err := n.begin()
+	if err != nil {
+		return nil, nil, err
+	}
+	b.change.Lock()
+	return b, func() { b.change.Unlock(); counted() }, nil
 }
 
 // cancelAll ends what runs in the sandbox and waits a moment, so that each program answers with its output before its

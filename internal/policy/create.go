@@ -94,7 +94,8 @@ func (p Policy) Create(r sandbox.CreateRequest, faults sandbox.Faults) (Sandbox,
 	}
 	checkEnv("env", r.Env, &faults)
 	checkNameAndLabels(r.Name, r.Labels, &faults)
-	p.checkLater(r, &faults)
+	checkGPU(r.ResourceLimits, &faults)
+	checkImage(r.Image, &faults)
 	return s, p.verdict(r, faults, below, s.Security)
 }
 
@@ -117,12 +118,10 @@ func (p Policy) verdict(r sandbox.CreateRequest, faults, below sandbox.Faults, s
 
 var gpu = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,32}:[1-9][0-9]{0,2}$`)
 
-// checkLater judges values of fields that are not served yet: a wrong one is wrong today already.
-func (p Policy) checkLater(r sandbox.CreateRequest, faults *sandbox.Faults) {
-	if r.ResourceLimits != nil && r.ResourceLimits.GPU != nil && !gpu.MatchString(*r.ResourceLimits.GPU) {
+func checkGPU(r *sandbox.LimitsRequest, faults *sandbox.Faults) {
+	if r != nil && r.GPU != nil && !gpu.MatchString(*r.GPU) {
 		faults.Add("resource_limits.gpu", "must be TYPE:COUNT, for example T4:1")
 	}
-	checkImage(r.Image, faults)
 }
 
 func sorted(f sandbox.Faults) sandbox.Faults {
