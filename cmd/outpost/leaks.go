@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/engine/container"
 	"outpost.run/outpost/internal/store/sqlite"
 )
@@ -109,7 +110,8 @@ func ownerless(ctx context.Context, dataDir, installation string) (map[string]le
 	}
 	all, busy := map[string]leak{}, map[string]bool{}
 	for _, h := range held {
-		if !known[h.SandboxID] && !(running && h.Busy) {
+		pooled := running && h.SandboxID == engine.Pooled
+		if !known[h.SandboxID] && !pooled && !(running && h.Busy) {
 			all[h.Machine] = leak{Machine: h.Machine, SandboxID: h.SandboxID, Things: h.Things}
 		}
 		busy[h.SandboxID] = running && h.Busy

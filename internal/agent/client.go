@@ -35,6 +35,13 @@ func (c *Conn) Park(p Park, join ...*os.File) (Place, error) {
 	return c.call(KindPark, p, join)
 }
 
+// Warm lets the parked process become an interpreter that waits for its program; false where it stays parked, since there is
+// no such interpreter or no place for the program's file.
+func (c *Conn) Warm(w Warm) (bool, error) {
+	p, err := c.call(KindWarm, w, nil)
+	return p.Warm, err
+}
+
 // Mount shows a tree to the programs of a machine that is set up.
 func (c *Conn) Mount(m Mount, tree *os.File) error {
 	_, err := c.call(KindMount, m, []*os.File{tree})

@@ -27,8 +27,9 @@ const (
 	KindMount    Kind = 'M' // -> Mount
 	KindUnmount  Kind = 'U' // -> Mount, the path alone
 	KindPing     Kind = 'A' // -> nothing
-	KindOK       Kind = 'K' // <- Place, for all four
+	KindOK       Kind = 'K' // <- Place, for all before
 	KindError    Kind = 'X' // <- Failure; the connection is over
+	KindWarm     Kind = 'W' // -> Warm, answered by OK
 	KindRun      Kind = 'R' // -> Run
 	KindFile     Kind = 'F' // -> <- FileHeader
 	KindData     Kind = 'D' // -> <- bytes of the file
@@ -94,10 +95,21 @@ type Rlimit struct {
 	Value    uint64
 }
 
-// Place answers Setup and Park.
+// Place answers Setup, Park and Warm.
 type Place struct {
 	UID, GID int
-	Pid      int // of the parked process, in the agent's pid namespace
+	Pid      int  // of the parked process, in the agent's pid namespace
+	Warm     bool // of Warm: the interpreter runs and waits for its program
+}
+
+// Warm says which interpreter a parked process becomes before its program is known: all of a Run but its code. The Run that
+// follows must say the same, and have no Args.
+type Warm struct {
+	Programs    []string
+	Interpreter []string
+	FileName    string
+	Env         [][2]string
+	Dir         string
 }
 
 // Run says what the parked process becomes.
@@ -115,6 +127,11 @@ type Run struct {
 	Files       int    // so many follow
 	Collect     []string
 	KillRest    bool // what still runs when the first process ends is killed
+}
+
+// Warm is what could have been said of a Run before its code was known.
+func (r Run) Warm() Warm {
+	return Warm{Programs: r.Programs, Interpreter: r.Interpreter, FileName: r.FileName, Env: r.Env, Dir: r.Dir}
 }
 
 // FileHeader comes before a file's data.

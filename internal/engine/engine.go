@@ -33,7 +33,7 @@ type Engine interface {
 // MachineSpec is all that an engine needs for one machine; it reads no configuration, store or clock beside it.
 type MachineSpec struct {
 	ID         string // m_ + 12 hex
-	SandboxID  string // whose it is
+	SandboxID  string // whose it is; Pooled: it waits for a Lease
 	Stateful   bool   // it outlives the daemon
 	Layers     []string
 	Limits     sandbox.Limits
@@ -46,6 +46,9 @@ type MachineSpec struct {
 	Resolver   string      // the address of the DNS that programs find there; "" for none
 	Again      bool        // a stateful machine of this ID was halted: it starts on its own disk, host ids and layers
 }
+
+// Pooled stands where a machine's sandbox is named, of one that is nobody's yet.
+const Pooled = "pool"
 
 // EgressInterface is the name of the one link that a machine with egress has beside its loopback.
 const EgressInterface = "egress0"
@@ -83,6 +86,12 @@ type Machine interface {
 	//
 	// Errors: UserNotFound, Lost.
 	Park(ctx context.Context, e ExecSpec) (Exec, error)
+	// Warm lets the machine's first process become an interpreter that waits for a program as w says. It is for the exec that
+	// Parks with the same Warm; for any other it is ended. It may be called beside Park, once. nil where the interpreter
+	// can't wait there: then the process stays as it was. On error it is gone, and the machine goes on.
+	Warm(ctx context.Context, w agent.Warm) error
+	// Lease gives a machine that was made for nobody (Pooled) to a sandbox.
+	Lease(sandboxID string) error
 	// Attach shows a mount to the machine's programs, those that run already included; DiskMount and LinkMount are for Start alone.
 	//
 	// Errors: Invalid (the path can't be made), Lost.
@@ -93,6 +102,8 @@ type Machine interface {
 	NetworkNamespace() (*os.File, error)
 	// Ping asks the agent whether it answers. Error: Lost.
 	Ping(ctx context.Context) error
+	// Memory is what the kernel counts for all of the machine, in bytes.
+	Memory() int64
 	// Isolation is what is in force for the machine's first process, read from the kernel while that still waits.
 	Isolation() sandbox.Isolation
 	// Dead is closed when the machine has ended by itself or by Stop.
@@ -108,12 +119,15 @@ type ExecSpec struct {
 	ID     string
 	User   string
 	Limits sandbox.Limits // no higher than the machine's
+	Warm   *agent.Warm    // that its program may be run by an interpreter warmed so; nil: by none
 }
 
 // Exec is the place of one program in a machine.
 type Exec interface {
 	// Run lets the waiting process become the program and returns when it has ended.
 	Run(run agent.Run, feed agent.Feed) (agent.Exit, []agent.File, error)
+	// Warm says that the waiting process is an interpreter already.
+	Warm() bool
 	// Kill ends the program with all it started; it works when the agent is starved.
 	Kill() error
 	// Usage reads the kernel's counters; oom says that the memory limit killed it.

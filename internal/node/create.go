@@ -59,44 +59,46 @@ func (n *Node) create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 // startTime is how long the making of a machine may take.
 const startTime = time.Minute
 
-// start makes a fresh machine of the sandbox, which has what the exec needs.
+// start gives the sandbox a clean machine that has what the exec needs: one of the pool's, or a new one.
 func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits, x needs) (engine.Machine, error) {
+	r, err := n.recipe(ctx, b, limits, x)
+	if err != nil {
+		return nil, err
+	}
+	if m := n.lease(ctx, b, r); m != nil {
+		return m, nil
+	}
+	m, err := n.make(ctx, r, b.spec.ID)
+	if err == nil {
+		n.warmUp(m, r)
+	}
+	return m, err
+}
+
+// make makes a machine of its own id, for a sandbox or for the pool.
+func (n *Node) make(ctx context.Context, r recipe, sandboxID string) (engine.Machine, error) {
 	id, err := n.own()
 	if err != nil {
 		return nil, err
 	}
-	m, err := n.startAs(ctx, b, engine.MachineSpec{ID: id, Limits: limits, Layers: x.layers, Mounts: x.mounts})
+	spec := r.spec
+	spec.ID, spec.SandboxID = id, sandboxID
+	m, err := n.startAs(ctx, spec, r.network)
 	if err != nil {
 		n.disown(id)
 	}
 	return m, err
 }
 
-// startAs makes a machine of the sandbox by the id and limits of spec, and connects it.
-func (n *Node) startAs(ctx context.Context, b *box, spec engine.MachineSpec) (engine.Machine, error) {
-	img, err := n.imageOf(ctx, b)
-	if err != nil {
-		return nil, err
-	}
-	if spec.Layers == nil {
-		spec.Layers = img.Layers
-	}
-	if b.spec.Limits.GPU != nil && len(b.devices) == 0 { // not found after a restart: perhaps they are there now
-		if err := n.findGPUs(b); err != nil {
-			return nil, err
-		}
-	}
-	spec.SandboxID, spec.Stateful = b.spec.ID, b.spec.Mode == sandbox.Stateful
-	spec.Security, spec.WorkingDir, spec.Env = b.spec.Security, b.spec.WorkingDir, environment(b, nil)
-	spec.Egress, spec.Resolver, spec.Mounts = b.spec.Network.Egress, resolver(b.spec.Network), append(n.mounts(b), spec.Mounts...)
-	spec.Programs = languages[b.spec.Language].programs
+// startAs makes a machine and connects it.
+func (n *Node) startAs(ctx context.Context, spec engine.MachineSpec, way sandbox.Network) (engine.Machine, error) {
 	limited, cancel := n.bounded(ctx, startTime)
 	defer cancel()
 	m, err := n.engine.Start(limited, spec)
 	if err != nil {
 		return nil, err
 	}
-	if err := n.connect(limited, b, m); err != nil {
+	if err := n.connect(limited, way, m); err != nil {
 		if spec.Again {
 			return nil, errors.Join(err, m.Halt(context.WithoutCancel(ctx)))
 		}

@@ -155,7 +155,7 @@ func (n *Node) park(ctx context.Context, b *box, m engine.Machine, e service.Exe
 	}
 	ctx, cancel := n.bounded(ctx, agentTime)
 	defer cancel()
-	return m.Park(ctx, engine.ExecSpec{ID: e.ID, User: user, Limits: e.Limits})
+	return m.Park(ctx, engine.ExecSpec{ID: e.ID, User: user, Limits: e.Limits, Warm: warmWith(b, e)})
 }
 
 // notBegun is the answer of an exec that came to nothing with err: where it was cut off, by whom.
@@ -247,6 +247,9 @@ type answer struct {
 
 func (x *execution) run(b *box, e service.ExecSpec, out service.Streams, began time.Time) (service.ExecOutcome, error) {
 	o := service.ExecOutcome{Start: "cold", Isolation: x.place.Isolation()}
+	if x.place.Warm() {
+		o.Start = "warm"
+	}
 	o.Isolation.Requested = nil
 	output := newTap(out)
 	feed := agent.Feed{

@@ -12,7 +12,9 @@ type language struct {
 	programs []string // that the image must have
 	before   []string // what comes before the path of the code's file
 	file     string
-	scratch  bool // a folder of the exec's own comes before that path: it is compiled
+	scratch  bool                   // a folder of the exec's own comes before that path: it is compiled
+	warms    bool                   // its interpreter can be started before its program is there: it opens the file once, and reads it to its end
+	plain    func(code string) bool // of a program that all the same can't be read so; nil: there is none
 }
 
 // A compiled program replaces the shell that compiled it, so how it ends is told exactly, and it has the exec's limits
@@ -25,8 +27,8 @@ var (
 )
 
 var languages = map[string]language{
-	"python": {programs: []string{"python3"}, before: []string{"python3"}, file: "main.py"},
-	"node":   {programs: []string{"node"}, before: []string{"node"}, file: "main.js"},
+	"python": {programs: []string{"python3"}, before: []string{"python3"}, file: "main.py", warms: true, plain: otherCoding},
+	"node":   {programs: []string{"node"}, before: []string{"node"}, file: "main.js", warms: true},
 	"bash":   {programs: []string{"bash"}, before: []string{"bash"}, file: "main.sh"},
 	"go":     {programs: []string{"go", "sh"}, before: []string{"sh", "-c", compileGo, "go"}, file: "main.go", scratch: true},
 	"rust":   {programs: []string{"rustc", "cc", "sh"}, before: []string{"sh", "-c", compileRust, "rust"}, file: "main.rs", scratch: true},

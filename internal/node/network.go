@@ -17,11 +17,11 @@ type wire struct {
 	linked bool          // it has the way out that it may have
 }
 
-// connect gives a new machine the way out that its sandbox may have; it is called before anything runs in it.
+// connect gives a new machine the way out that it may have; it is called before anything runs in it.
 //
 // Errors: NotSupported, the host has no tun devices; Lost.
-func (n *Node) connect(ctx context.Context, b *box, m engine.Machine) error {
-	err := n.wire(ctx, b, m)
+func (n *Node) connect(ctx context.Context, way sandbox.Network, m engine.Machine) error {
+	err := n.wire(ctx, way, m)
 	if err != nil {
 		n.disconnect(m)
 	}
@@ -29,7 +29,7 @@ func (n *Node) connect(ctx context.Context, b *box, m engine.Machine) error {
 }
 
 // wire does what connect does, and keeps what it could do where it fails.
-func (n *Node) wire(ctx context.Context, b *box, m engine.Machine) (err error) {
+func (n *Node) wire(ctx context.Context, way sandbox.Network, m engine.Machine) (err error) {
 	id := m.Handle().ID
 	n.mu.Lock()
 	w := n.wires[id]
@@ -42,7 +42,7 @@ func (n *Node) wire(ctx context.Context, b *box, m engine.Machine) (err error) {
 			return err
 		}
 	}
-	w.link, err = n.net.Connect(ctx, w.ns, network.Egress{Mode: b.spec.Network.Egress, Allow: b.spec.Network.Allow})
+	w.link, err = n.net.Connect(ctx, w.ns, network.Egress{Mode: way.Egress, Allow: way.Allow})
 	w.linked = err == nil
 	n.mu.Lock()
 	n.wires[id] = w
@@ -67,7 +67,7 @@ func (n *Node) rewire(b *box) {
 	}
 	limited, cancel := n.bounded(context.Background(), agentTime)
 	defer cancel()
-	if err := n.wire(limited, b, m); err != nil {
+	if err := n.wire(limited, b.spec.Network, m); err != nil {
 		n.log.Error(noNetwork, "sandbox", b.spec.ID, "error", err)
 	}
 	b.mu.Lock()

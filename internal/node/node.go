@@ -16,6 +16,7 @@ import (
 	"outpost.run/outpost/internal/gpu"
 	"outpost.run/outpost/internal/image"
 	"outpost.run/outpost/internal/network"
+	"outpost.run/outpost/internal/pool"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
@@ -45,6 +46,7 @@ type Node struct {
 	disks    *disk.Volumes
 	net      *network.Network
 	gpus     *gpu.Pool
+	pool     *pool.Pool // of machines; nil: none
 	log      *slog.Logger
 	ctx      context.Context // ends with Close
 	stop     context.CancelFunc
@@ -104,6 +106,7 @@ type Config struct {
 	Volumes *disk.Volumes // nil: sandboxes can't have a disk
 	Network *network.Network
 	GPUs    *gpu.Pool // nil: there are none
+	Pool    PoolBounds
 	Log     *slog.Logger
 }
 
@@ -115,6 +118,7 @@ func New(c Config) *Node {
 		n.defaults[image.Canonical(ref)] = true
 	}
 	n.news.more = make(chan struct{}, 1)
+	n.openPool(c.Pool)
 	go n.sweepEvery(time.Minute)
 	return n
 }
@@ -218,6 +222,9 @@ func (n *Node) Close(ctx context.Context, stopAll bool) error {
 	}
 	n.mu.Unlock()
 	n.stop()
+	if n.pool != nil {
+		n.pool.Close()
+	}
 	for _, b := range boxes {
 		b.mu.Lock()
 		for x := range b.running {

@@ -37,6 +37,7 @@ type install struct {
 	images *image.Store
 	spared []string // images that are never pruned
 	budget int64    // of the store; 0: none
+	pool   node.PoolBounds
 	dir    string
 	engine *container.Engine // of the last start
 	wrap   func(engine.Engine) engine.Engine
@@ -94,7 +95,7 @@ func (i *install) open() *node.Node {
 	if i.wrap != nil {
 		e = i.wrap(e)
 	}
-	return node.New(node.Config{Engine: e, Images: i.images, Default: i.spared, Budget: i.budget, Network: wires, Log: log})
+	return node.New(node.Config{Engine: e, Images: i.images, Default: i.spared, Budget: i.budget, Network: wires, Pool: i.pool, Log: log})
 }
 
 // left is what of the installation is on the host.
@@ -106,17 +107,21 @@ func (i *install) left() []string {
 	}
 	var names []string
 	for _, h := range handles {
+		if h.SandboxID == engine.Pooled { // TestPoolLeavesNothing
+			continue
+		}
 		names = append(names, h.ID+" of "+h.SandboxID)
 	}
 	return names
 }
 
 // subject is a node, reached in the way that the argument says.
-func subject(reach func(*testing.T, *node.Node) service.Runtime) runtimetest.Subject {
+func subject(pool node.PoolBounds, reach func(*testing.T, *node.Node) service.Runtime) runtimetest.Subject {
 	var now *install
 	return runtimetest.Subject{
 		Open: func(t *testing.T) service.Runtime {
 			now = newInstall(t)
+			now.pool = pool
 			return reach(t, now.open())
 		},
 		Reopen: func(t *testing.T) service.Runtime { return reach(t, now.open()) },
@@ -126,11 +131,17 @@ func subject(reach func(*testing.T, *node.Node) service.Runtime) runtimetest.Sub
 }
 
 func TestNode(t *testing.T) {
-	runtimetest.Run(t, subject(func(_ *testing.T, n *node.Node) service.Runtime { return n }))
+	runtimetest.Run(t, subject(node.PoolBounds{}, func(_ *testing.T, n *node.Node) service.Runtime { return n }))
 }
 
+func TestNodeWithAPool(t *testing.T) {
+	runtimetest.Run(t, subject(bounds, func(_ *testing.T, n *node.Node) service.Runtime { return n }))
+}
+
+var bounds = node.PoolBounds{MaxIdle: 8, MaxBytes: 512 << 20}
+
 func TestNodeThroughAPipe(t *testing.T) {
-	runtimetest.Run(t, subject(func(t *testing.T, n *node.Node) service.Runtime { client, _ := piped(t, n); return client }))
+	runtimetest.Run(t, subject(node.PoolBounds{}, func(t *testing.T, n *node.Node) service.Runtime { client, _ := piped(t, n); return client }))
 }
 
 // piped reaches a node through a pipe; the channel gives what Serve said at its end.

@@ -69,8 +69,12 @@ func (n *Node) Start(ctx context.Context, id string) (service.SandboxState, erro
 	if err := n.engine.Halt(ctx, engine.Handle{ID: remains, SandboxID: id, Stateful: true}); err != nil { // where it died, something may hang
 		return service.SandboxState{}, sandbox.Errorf(sandbox.Internal, err, "what the sandbox's last machine left could not be ended; try again")
 	}
-	m, err = n.startAs(ctx, b, engine.MachineSpec{ID: remains, Limits: b.spec.Limits, Again: true})
+	r, err := n.recipe(ctx, b, b.spec.Limits, needs{})
 	if err != nil {
+		return service.SandboxState{}, err
+	}
+	r.spec.ID, r.spec.SandboxID, r.spec.Again = remains, id, true
+	if m, err = n.startAs(ctx, r.spec, r.network); err != nil {
 		return service.SandboxState{}, err
 	}
 	b.mu.Lock()

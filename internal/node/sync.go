@@ -89,7 +89,7 @@ func (n *Node) adopt(ctx context.Context, b *box, h engine.Handle) {
 		}
 		return
 	}
-	if err := n.wire(limited, b, m); err != nil { // what runs in it is worth more
+	if err := n.wire(limited, b.spec.Network, m); err != nil { // what runs in it is worth more
 		n.log.Error(noNetwork, "sandbox", b.spec.ID, "error", err)
 	}
 	b.machine, b.isolation, b.status = m, m.Isolation(), sandbox.Running

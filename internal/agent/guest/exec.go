@@ -27,6 +27,7 @@ type execution struct {
 	process *cell.Process
 	killer  *os.File // cgroup.kill, nil where there is none
 
+	warm          *warm  // nil: the process is still parked
 	file, scratch string // of the program's code; "" for none
 	temporary     bool   // they must be removed
 
@@ -85,6 +86,7 @@ func (a *Agent) exec(conn net.Conn, b []byte, files []*os.File) error {
 	if err != nil {
 		x.kill()
 	}
+	x.warm.close()
 	return err
 }
 
@@ -121,8 +123,8 @@ func (x *execution) finish() {
 }
 
 // serve waits for Run, lets the program run and tells how it ended.
-func (x *execution) serve(gone <-chan cell.Ended) error {
-	run, program, err := x.begin()
+func (x *execution) serve(gone chan cell.Ended) error {
+	run, program, err := x.begin(gone)
 	defer x.tidy()
 	tooLong := errors.Is(err, cell.ErrTooLong)
 	if tooLong {
@@ -163,9 +165,12 @@ func (x *execution) serve(gone <-chan cell.Ended) error {
 }
 
 // begin takes in what is to run, and lets it.
-func (x *execution) begin() (run agent.Run, p cell.Program, err error) {
-	if run, err = x.prepare(); err != nil {
+func (x *execution) begin(gone chan cell.Ended) (run agent.Run, p cell.Program, err error) {
+	if run, err = x.prepare(gone); err != nil {
 		return run, p, err
+	}
+	if x.warm != nil {
+		return run, x.warm.program, x.goOn(run)
 	}
 	if p, err = x.program(run); err != nil {
 		return run, p, err
@@ -182,18 +187,26 @@ func (x *execution) write(kind agent.Kind, v any) error {
 	return agent.WriteJSON(x.conn, kind, v)
 }
 
-// prepare reads Run and takes the files in.
-func (x *execution) prepare() (agent.Run, error) {
+// prepare reads Run and takes the files in; before that the process may be warmed.
+func (x *execution) prepare(gone chan cell.Ended) (agent.Run, error) {
 	var run agent.Run
 	kind, b, err := agent.ReadFrame(x.conn, nil, agent.MaxControl)
+	if err == nil && kind == agent.KindWarm {
+		if err := x.warmUp(b, gone); err != nil {
+			return run, err
+		}
+		kind, b, err = agent.ReadFrame(x.conn, nil, agent.MaxControl)
+	}
 	if err != nil || kind != agent.KindRun {
 		return run, fmt.Errorf("%w: %q, not Run (%v)", agent.ErrFrame, kind, err)
 	}
 	if err := json.Unmarshal(b, &run); err != nil {
 		return run, err
 	}
-	if err := makeDir("working_dir", run.Dir, x.who); err != nil {
-		return run, err
+	if x.warm == nil { // else it is there
+		if err := makeDir("working_dir", run.Dir, x.who); err != nil {
+			return run, err
+		}
 	}
 	for range run.Files {
 		if err := x.takeFile(run.Dir); err != nil {

@@ -46,7 +46,17 @@ func newMachine(e *Engine, spec engine.MachineSpec) *machine {
 
 // Handle implements engine.Machine.
 func (m *machine) Handle() engine.Handle {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return engine.Handle{ID: m.spec.ID, SandboxID: m.spec.SandboxID, Stateful: m.spec.Stateful}
+}
+
+// Lease implements engine.Machine.
+func (m *machine) Lease(sandboxID string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.spec.SandboxID = sandboxID
+	return m.e.writeRecord(m.spec.ID, m.record())
 }
 
 // Isolation implements engine.Machine.
@@ -71,15 +81,22 @@ func (m *machine) Dead() <-chan struct{} { return m.process.Dead() }
 func (m *machine) Park(ctx context.Context, x engine.ExecSpec) (engine.Exec, error) {
 	m.mu.Lock()
 	first := m.first
-	if first != nil && first.user == x.User && sameLimits(first.limits, x.Limits) {
+	fits := first != nil && first.user == x.User && sameLimits(first.limits, x.Limits)
+	if fits || first != nil && first.warming != nil { // a warm one is of no use to any other
 		if m.isolation.Engine == "" {
 			m.look()
 		}
 		m.first = nil
-		m.mu.Unlock()
-		return first, nil
+	} else {
+		first = nil
 	}
 	m.mu.Unlock()
+	if first != nil {
+		if fits && first.ready(ctx, x.Warm) {
+			return first, nil
+		}
+		first.discard(ctx)
+	}
 	p, err := m.park(ctx, x)
 	if err != nil {
 		return nil, internal(err, "the program could not be started")

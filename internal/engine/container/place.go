@@ -29,6 +29,10 @@ type place struct {
 	pid    int // of the parked process, on the host
 	oom    *os.File
 	close  sync.Once
+
+	warm    *agent.Warm   // nil: the process is parked
+	spoilt  bool          // it ended while it was being warmed
+	warming chan struct{} // closed when warm and spoilt say what is; nil: that was never asked
 }
 
 // park makes the group and lets the agent put a process in it.

@@ -63,7 +63,11 @@ func (m *machine) claim(_ context.Context, undo *host.Undo) error {
 	if err := m.e.kernel.MakeDir(dir); err != nil {
 		return err
 	}
-	return m.e.writeRecord(m.spec.ID, record{SandboxID: m.spec.SandboxID, Stateful: m.spec.Stateful, Slot: slot, Base: m.base, Spec: m.spec})
+	return m.e.writeRecord(m.spec.ID, m.record())
+}
+
+func (m *machine) record() record {
+	return record{SandboxID: m.spec.SandboxID, Stateful: m.spec.Stateful, Slot: m.slot, Base: m.base, Spec: m.spec}
 }
 
 // claimAgain takes over what a halted machine left: its host ids, layers and disk.
@@ -87,7 +91,7 @@ func (m *machine) claimAgain(_ context.Context, undo *host.Undo) error {
 	if err := os.Remove(filepath.Join(m.e.machineDir(m.spec.ID), agentSocket)); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	return m.e.writeRecord(m.spec.ID, record{SandboxID: m.spec.SandboxID, Stateful: true, Slot: r.Slot, Base: r.Base, Spec: m.spec})
+	return m.e.writeRecord(m.spec.ID, m.record())
 }
 
 // makeGroups: the agent is a sibling of what limits the programs, so that it is never starved with them.

@@ -1,0 +1,163 @@
+package guest
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/internal/cell"
+)
+
+// warm is an interpreter that was started before its program is known. It was given the path at which the program's file
+// will be, and there it finds a fifo: it has done all that it does before it reads a program, and waits in open(2) or
+// read(2). Then the program's file takes the fifo's place and its text goes through the fifo, so that nothing was run in
+// the interpreter which would not have been run otherwise (docs/decisions/0060).
+type warm struct {
+	program cell.Program
+	name    string   // of the fifo, later of the program's file
+	fifo    *os.File // its writing end
+}
+
+// warmUp lets the parked process become the interpreter, and answers when that waits.
+func (x *execution) warmUp(b []byte, gone chan cell.Ended) error {
+	var w agent.Warm
+	if err := json.Unmarshal(b, &w); err != nil {
+		return err
+	}
+	started, err := x.startWarm(w, gone)
+	if err != nil {
+		return err
+	}
+	return agent.WriteJSON(x.conn, agent.KindOK, agent.Place{UID: x.who.uid, GID: x.who.gid, Pid: x.process.Pid, Warm: started})
+}
+
+// startWarm is false where the process stays parked: what is wrong is said by the exec that finds it so.
+func (x *execution) startWarm(w agent.Warm, gone chan cell.Ended) (bool, error) {
+	for _, name := range w.Programs {
+		if !runnable(name, w.Env) {
+			return false, nil
+		}
+	}
+	if makeDir("working_dir", w.Dir, x.who) != nil {
+		return false, nil
+	}
+	name := path.Join(w.Dir, w.FileName)
+	var fifo *os.File
+	if as(x.who, func() (err error) { fifo, err = makeFifo(name); return err }) != nil {
+		return false, nil
+	}
+	defer fifo.Close()
+	env := environment(x.who, w.Env)
+	argv := append(slices.Clone(w.Interpreter), name)
+	x.warm = &warm{program: cell.Program{Paths: candidates(argv[0], env), Argv: argv, Env: env, Dir: w.Dir}, name: name}
+	if err := x.process.Run(x.warm.program); err != nil {
+		return false, err
+	}
+	return true, x.warm.awaitReader(fifo, gone)
+}
+
+// makeFifo makes a fifo with the calling thread's rights, and gives a handle of it that can only be opened anew.
+func makeFifo(name string) (*os.File, error) {
+	dir, err := open(path.Dir(name), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	if err := unix.Mknodat(int(dir.Fd()), path.Base(name), unix.S_IFIFO|0o600, 0); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Openat(int(dir.Fd()), path.Base(name), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// awaitReader opens the writing end, which returns when the interpreter has opened the other one.
+func (w *warm) awaitReader(fifo *os.File, gone chan cell.Ended) error {
+	own := "/proc/self/fd/" + strconv.Itoa(int(fifo.Fd()))
+	type opened struct {
+		fd  int
+		err error
+	}
+	there := make(chan opened, 1)
+	go func() {
+		fd, err := unix.Open(own, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		for err == unix.EINTR {
+			fd, err = unix.Open(own, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		}
+		there <- opened{fd, err}
+	}()
+	select {
+	case o := <-there:
+		if o.err != nil {
+			return fmt.Errorf("open the fifo: %w", o.err)
+		}
+		if err := unix.SetNonblock(o.fd, true); err != nil {
+			return err
+		}
+		w.fifo = os.NewFile(uintptr(o.fd), w.name)
+		return nil
+	case ended := <-gone:
+		gone <- ended
+		if fd, err := unix.Open(own, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err == nil { // lets the other open return
+			o := <-there
+			unix.Close(fd)
+			if o.err == nil {
+				unix.Close(o.fd)
+			}
+		}
+		return fmt.Errorf("the interpreter ended with %d before it had a program", ended.Code)
+	}
+}
+
+// goOn gives the waiting interpreter its program.
+func (x *execution) goOn(run agent.Run) error {
+	if run.Code == nil || len(run.Args) > 0 {
+		return errors.New("a warm interpreter for another program")
+	}
+	if err := as(x.who, func() error { return x.replaceFifo(run) }); err != nil {
+		return err
+	}
+	x.file = x.warm.name
+	if err := agent.WriteFrame(x.conn, agent.KindBegin, nil); err != nil {
+		return err
+	}
+	fifo := x.warm.fifo
+	x.warm.fifo = nil
+	go func() { // what is longer than a pipe waits for its reader, until that is gone
+		_, _ = fifo.WriteString(*run.Code)
+		fifo.Close()
+	}()
+	return nil
+}
+
+// close lets go of a fifo that no program came through.
+func (w *warm) close() {
+	if w != nil && w.fifo != nil {
+		w.fifo.Close()
+	}
+}
+
+// replaceFifo puts the program's file in the fifo's place, with the calling thread's rights.
+func (x *execution) replaceFifo(run agent.Run) error {
+	dir := path.Dir(x.warm.name)
+	base := "." + run.FileName + "-" + rand.Text()[:8]
+	if err := putFile(run.FileName, path.Join(dir, base), []byte(*run.Code), x.who, unix.O_EXCL); err != nil {
+		return err
+	}
+	d, err := open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return unix.Renameat(int(d.Fd()), base, int(d.Fd()), path.Base(x.warm.name))
+}

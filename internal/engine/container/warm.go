@@ -1,0 +1,64 @@
+package container
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	"outpost.run/outpost/internal/agent"
+)
+
+// Warm implements engine.Machine.
+func (m *machine) Warm(ctx context.Context, w agent.Warm) error {
+	m.mu.Lock()
+	p := m.first
+	if p == nil || p.warming != nil {
+		m.mu.Unlock()
+		return nil
+	}
+	p.warming = make(chan struct{})
+	m.mu.Unlock()
+	defer close(p.warming)
+	defer context.AfterFunc(ctx, func() { _ = p.Kill(); p.conn.Close() })()
+	if err := m.e.kernel.Enter("warm"); err != nil {
+		p.spoilt = true
+		return err
+	}
+	warm, err := p.conn.Warm(w)
+	if warm {
+		p.warm = &w
+	}
+	p.spoilt = err != nil
+	return err
+}
+
+// ready waits until the process is what Warm makes it, and says whether it may become the exec's program.
+func (p *place) ready(ctx context.Context, want *agent.Warm) bool {
+	if p.warming == nil {
+		return true
+	}
+	select {
+	case <-p.warming:
+	case <-ctx.Done():
+		return false
+	}
+	return !p.spoilt && (p.warm == nil || want != nil && reflect.DeepEqual(*p.warm, *want))
+}
+
+// discard ends the process, and waits for a moment until it holds nothing of the machine's memory and processes any more.
+func (p *place) discard(ctx context.Context) {
+	p.Close()
+	for wait := 100 * time.Microsecond; wait < 20*time.Millisecond && len(p.group.Processes()) > 0; wait *= 2 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// Warm implements engine.Exec.
+func (p *place) Warm() bool { return p.warm != nil }
+
+// Memory implements engine.Machine.
+func (m *machine) Memory() int64 { return m.group.MemoryBytes() }

@@ -1,0 +1,92 @@
+package node
+
+import (
+	"context"
+	"runtime"
+
+	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/pool"
+)
+
+// PoolBounds are what the pool of machines may hold in sum; without MaxIdle there is none, and every program starts cold.
+type PoolBounds struct {
+	MaxIdle  int
+	MaxBytes int64
+}
+
+func (n *Node) openPool(b PoolBounds) {
+	if b.MaxIdle <= 0 {
+		return
+	}
+	n.pool = pool.New(pool.Options{
+		MaxIdle: b.MaxIdle, MaxBytes: b.MaxBytes, Makers: max(1, runtime.NumCPU()/2), Low: pool.HostIsLow, Log: n.log,
+	})
+}
+
+// Pool says what the pool of machines has and did.
+func (n *Node) Pool() pool.State {
+	if n.pool == nil {
+		return pool.State{}
+	}
+	return n.pool.State()
+}
+
+// pooled is a machine that is nobody's yet.
+type pooled struct {
+	engine.Machine
+	n *Node
+}
+
+// Alive implements pool.Item.
+func (p pooled) Alive() bool { return alive(p.Machine) }
+
+// End implements pool.Item.
+func (p pooled) End() { p.n.end(p.Machine) }
+
+// lease takes a machine of the recipe from the pool and makes it the sandbox's; nil where there is none.
+func (n *Node) lease(ctx context.Context, b *box, r recipe) engine.Machine {
+	if n.pool == nil || !r.poolable() {
+		return nil
+	}
+	item := n.pool.Take(ctx, r.key(), b.spec.Namespace, func(ctx context.Context) (pool.Item, error) { return n.makePooled(ctx, r) })
+	if item == nil {
+		return nil
+	}
+	m := item.(pooled).Machine
+	if err := m.Lease(b.spec.ID); err != nil {
+		n.log.Warn("a machine of the pool could not be leased", "error", err)
+		n.end(m)
+		return nil
+	}
+	return m
+}
+
+// makePooled makes a machine for the pool, its interpreter running.
+func (n *Node) makePooled(ctx context.Context, r recipe) (pool.Item, error) {
+	m, err := n.make(ctx, r, engine.Pooled)
+	if err != nil {
+		return nil, err
+	}
+	if r.warm != nil {
+		limited, cancel := n.bounded(ctx, startTime)
+		defer cancel()
+		if err := m.Warm(limited, *r.warm); err != nil { // an exec of it says why, started cold
+			n.log.Debug("an interpreter could not be started ahead", "error", err)
+		}
+	}
+	return pooled{m, n}, nil
+}
+
+// warmUp starts the interpreter of a new machine's next program beside the answer.
+func (n *Node) warmUp(m engine.Machine, r recipe) {
+	if r.warm == nil {
+		return
+	}
+	go func() {
+		limited, cancel := n.bounded(context.Background(), startTime)
+		defer cancel()
+		if err := m.Warm(limited, *r.warm); err != nil {
+			n.log.Debug("an interpreter could not be started ahead", "error", err)
+		}
+	}()
+}

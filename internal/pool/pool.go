@@ -1,0 +1,396 @@
+// Package pool keeps things ready that take long to make, so that who asks for one need not wait. It knows nothing of
+// machines: what it keeps is an Item, kept on the shelf of its key.
+//
+// How many a shelf holds follows the demand: each ask that finds none doubles it, each minute half of what was not needed
+// goes. A key has a shelf from its second ask on. In sum the shelves are bounded in number and in memory; where there is no
+// room the shelf that was asked for longest ago gives way, and when the host's memory is short they are emptied.
+package pool
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Item is one thing that is kept.
+type Item interface {
+	// Alive says whether it is still good.
+	Alive() bool
+	// Memory is what it costs while it is kept, in bytes.
+	Memory() int64
+	// End gives it up; it returns at once.
+	End()
+}
+
+// Make makes one item.
+type Make func(ctx context.Context) (Item, error)
+
+// Options are what a pool needs.
+type Options struct {
+	MaxIdle  int   // items kept in sum
+	MaxBytes int64 // of all items kept together
+	Makers   int   // items that are made at once
+	Low      func() bool
+	Log      *slog.Logger
+}
+
+// State is what a pool has and did, for metrics.
+type State struct {
+	Idle      int    // items kept
+	Making    int    // items being made
+	Keys      int    // shelves
+	Bytes     int64  // memory of the items kept
+	Hits      uint64 // asks that got an item at once, or one that was just being made
+	Misses    uint64 // asks that got none
+	Discarded uint64 // items that were given up unused
+}
+
+// Pool keeps items; all methods are safe for concurrent use.
+type Pool struct {
+	o   Options
+	ctx context.Context
+	end context.CancelFunc
+
+	mu      sync.Mutex
+	shelves map[string]*shelf
+	state   State
+	wake    chan struct{} // of as many places as there are makers
+	makers  sync.WaitGroup
+}
+
+type shelf struct {
+	key, owner string // owner "": more than one asked
+	maker      Make
+	asked      int
+	want       int
+	low        int // the least that was idle since the last minute
+	idle       []kept
+	making     int
+	waiters    []chan Item
+	used       time.Time
+	rest       time.Time // nothing is made before: making failed
+}
+
+type kept struct {
+	Item
+	bytes int64
+}
+
+const (
+	remembered = 512              // keys that have no items are remembered, so many
+	stale      = 2 * time.Minute  // after which a shelf that nobody asks for is given up
+	lookEvery  = 10 * time.Second // for what is stale and for the host's memory
+	afterError = 5 * time.Second
+)
+
+// New makes a pool; Close ends it.
+func New(o Options) *Pool {
+	p := &Pool{o: o, shelves: map[string]*shelf{}, wake: make(chan struct{}, max(1, o.Makers))}
+	p.ctx, p.end = context.WithCancel(context.Background())
+	for range max(1, o.Makers) {
+		p.makers.Go(p.keepMaking)
+	}
+	p.makers.Go(p.keepLooking)
+	return p
+}
+
+// Take gives an item of the key: one that is kept, or one that is just being made. nil: there is none, and the caller makes
+// it. owner is who asks; maker makes more of them later.
+func (p *Pool) Take(ctx context.Context, key, owner string, maker Make) Item {
+	p.mu.Lock()
+	s := p.shelf(key, owner, maker)
+	if s == nil {
+		p.mu.Unlock()
+		return nil
+	}
+	s.asked++
+	s.used = time.Now()
+	if item := p.pop(s); item != nil {
+		p.state.Hits++
+		p.mu.Unlock()
+		p.stir()
+		return item
+	}
+	if s.asked > 1 {
+		s.want = min(max(2, 2*s.want), p.most(s))
+	}
+	if s.making > len(s.waiters) {
+		w := make(chan Item, 1)
+		s.waiters = append(s.waiters, w)
+		p.mu.Unlock()
+		p.stir()
+		return p.wait(ctx, s, w)
+	}
+	p.state.Misses++
+	p.mu.Unlock()
+	p.stir()
+	return nil
+}
+
+// wait waits for an item that is being made; nil where that failed.
+func (p *Pool) wait(ctx context.Context, s *shelf, w chan Item) Item {
+	var item Item
+	select {
+	case item = <-w:
+	case <-ctx.Done():
+		p.mu.Lock()
+		for i := range s.waiters {
+			if s.waiters[i] == w {
+				s.waiters = append(s.waiters[:i:i], s.waiters[i+1:]...)
+				break
+			}
+		}
+		p.mu.Unlock()
+		select {
+		case item = <-w: // it came meanwhile
+		default:
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if item == nil {
+		p.state.Misses++
+	} else {
+		p.state.Hits++
+	}
+	return item
+}
+
+// most is how many a shelf may hold: one that a single owner asks for, with all of that owner's, a quarter of all.
+func (p *Pool) most(s *shelf) int {
+	if s.owner == "" {
+		return max(1, p.o.MaxIdle/2)
+	}
+	others := 0
+	for _, o := range p.shelves {
+		if o != s && o.owner == s.owner {
+			others += o.want
+		}
+	}
+	return max(0, max(1, p.o.MaxIdle/4)-others)
+}
+
+func (p *Pool) shelf(key, owner string, maker Make) *shelf {
+	if p.ctx.Err() != nil || p.o.MaxIdle <= 0 {
+		return nil
+	}
+	s := p.shelves[key]
+	if s == nil {
+		if len(p.shelves) >= remembered {
+			p.forget(p.oldest(nil, false))
+		}
+		s = &shelf{key: key, owner: owner}
+		p.shelves[key] = s
+	}
+	if s.owner != owner {
+		s.owner = ""
+	}
+	s.maker = maker
+	return s
+}
+
+// pop takes the oldest item that is still good.
+func (p *Pool) pop(s *shelf) Item {
+	for len(s.idle) > 0 {
+		k := s.idle[0]
+		s.idle = s.idle[1:]
+		p.state.Idle--
+		p.state.Bytes -= k.bytes
+		s.low = min(s.low, len(s.idle))
+		if k.Alive() {
+			return k.Item
+		}
+		p.discard(k)
+	}
+	s.low = 0
+	return nil
+}
+
+func (p *Pool) discard(k kept) {
+	p.state.Discarded++
+	k.End()
+}
+
+// stir lets the makers look.
+func (p *Pool) stir() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Pool) keepMaking() {
+	for {
+		for p.makeOne() {
+		}
+		select {
+		case <-p.wake:
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// makeOne makes an item for the shelf that lacks most; false where there is nothing to do.
+func (p *Pool) makeOne() bool {
+	p.mu.Lock()
+	s := p.neediest()
+	if s == nil {
+		p.mu.Unlock()
+		return false
+	}
+	s.making++
+	p.state.Making++
+	maker := s.maker
+	p.mu.Unlock()
+	item, err := maker(p.ctx)
+	var bytes int64
+	if err == nil {
+		bytes = item.Memory()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.making--
+	p.state.Making--
+	switch {
+	case err != nil:
+		if p.ctx.Err() == nil {
+			p.o.Log.Warn("the pool could not make what it is asked for", "error", err)
+		}
+		s.rest = time.Now().Add(afterError)
+		for _, w := range s.waiters[min(s.making, len(s.waiters)):] {
+			close(w)
+		}
+		s.waiters = s.waiters[:min(s.making, len(s.waiters))]
+	case len(s.waiters) > 0:
+		s.waiters[0] <- item
+		s.waiters = s.waiters[1:]
+	case p.ctx.Err() != nil || p.shelves[s.key] != s || p.state.Bytes+bytes > p.o.MaxBytes:
+		p.discard(kept{item, bytes})
+		s.want = min(s.want, len(s.idle))
+	default:
+		s.idle = append(s.idle, kept{item, bytes})
+		p.state.Idle++
+		p.state.Bytes += bytes
+	}
+	return true
+}
+
+// neediest is the shelf that lacks most and for which there is room, or is made some.
+func (p *Pool) neediest() *shelf {
+	if p.ctx.Err() != nil {
+		return nil
+	}
+	var which *shelf
+	most, now := 0, time.Now()
+	for _, s := range p.shelves {
+		if lacks := s.want - len(s.idle) - s.making + len(s.waiters); lacks > most && now.After(s.rest) {
+			which, most = s, lacks
+		}
+	}
+	if which == nil || p.o.Low() {
+		return nil
+	}
+	if p.state.Idle+p.state.Making < p.o.MaxIdle && p.state.Bytes < p.o.MaxBytes {
+		return which
+	}
+	victim := p.oldest(which, true)
+	if victim == nil || victim.used.After(which.used) {
+		return nil
+	}
+	p.shrink(victim, 1)
+	return which
+}
+
+// oldest is the shelf, but for one, that was asked for longest ago; with items where they are wanted.
+func (p *Pool) oldest(but *shelf, items bool) *shelf {
+	var which *shelf
+	for _, s := range p.shelves {
+		if s != but && (!items || len(s.idle) > 0) && (which == nil || s.used.Before(which.used)) {
+			which = s
+		}
+	}
+	return which
+}
+
+// shrink gives n items of a shelf up.
+func (p *Pool) shrink(s *shelf, n int) {
+	for range min(n, len(s.idle)) {
+		k := s.idle[0]
+		s.idle = s.idle[1:]
+		p.state.Idle--
+		p.state.Bytes -= k.bytes
+		p.discard(k)
+	}
+	s.want = min(s.want, len(s.idle))
+	s.low = min(s.low, len(s.idle))
+}
+
+func (p *Pool) forget(s *shelf) {
+	p.shrink(s, len(s.idle))
+	delete(p.shelves, s.key)
+}
+
+func (p *Pool) keepLooking() {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-tick.C:
+			p.look(time.Now(), n%6 == 0)
+			p.stir()
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// look gives up what is stale, and what the host's memory has no room for; each minute half of what was not needed.
+func (p *Pool) look(now time.Time, minute bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.shelves {
+		for i := 0; i < len(s.idle); i++ {
+			if k := s.idle[i]; !k.Alive() {
+				s.idle = append(s.idle[:i:i], s.idle[i+1:]...)
+				p.state.Idle--
+				p.state.Bytes -= k.bytes
+				p.discard(k)
+				i--
+			}
+		}
+		switch {
+		case now.Sub(s.used) > stale && s.making == 0:
+			p.forget(s)
+		case minute:
+			p.shrink(s, (s.low+1)/2)
+			s.low = len(s.idle)
+		}
+	}
+	if p.o.Low() {
+		if s := p.oldest(nil, true); s != nil {
+			p.shrink(s, len(s.idle))
+		}
+	}
+}
+
+// State says what the pool has and did.
+func (p *Pool) State() State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.state
+	s.Keys = len(p.shelves)
+	return s
+}
+
+// Close gives everything up and waits for what is being made.
+func (p *Pool) Close() {
+	p.end()
+	p.makers.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.shelves {
+		p.forget(s)
+	}
+}
