@@ -43,6 +43,7 @@ var rooms = map[string]room{
 	"internal/service/runtimetest": {imports: []string{"internal/service", "sandbox"}, why: "the suite knows no runtime"},
 	"internal/service/runtimepipe": {imports: []string{"internal/service", "sandbox"}, why: "a runtime's other side knows no machines"},
 	"internal/service":             {imports: []string{"internal/policy", "sandbox"}, why: oneWay},
+	"internal/metrics":             {imports: []string{"internal/service", "sandbox"}, why: "what is measured is told to it, and it knows nobody who measures"},
 	"internal/strict":              {imports: []string{"sandbox"}, why: "reading JSON says nothing of what it is for"},
 	"internal/config":              {imports: []string{"internal/policy", "internal/strict", "sandbox"}, why: "the operator's word, read once"},
 	"internal/policy":              {imports: []string{"sandbox"}, why: "pure functions"},
