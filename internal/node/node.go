@@ -46,6 +46,7 @@ type Node struct {
 	net      *network.Network
 	gpus     *gpu.Pool
 	log      *slog.Logger
+	observe  func(phase string, took time.Duration)
 	ctx      context.Context // ends with Close
 	stop     context.CancelFunc
 	ending   sync.WaitGroup // calls under way and machines that are being removed
@@ -105,6 +106,7 @@ type Config struct {
 	Network *network.Network
 	GPUs    *gpu.Pool // nil: there are none
 	Log     *slog.Logger
+	Observe func(phase string, took time.Duration) // hears of what a machine's making takes beside the engine's; nil: nobody does
 }
 
 // New makes a node; Sync must be called before anything else.
@@ -113,6 +115,9 @@ func New(c Config) *Node {
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	for _, ref := range c.Default {
 		n.defaults[image.Canonical(ref)] = true
+	}
+	if n.observe = c.Observe; n.observe == nil {
+		n.observe = func(string, time.Duration) {}
 	}
 	n.news.more = make(chan struct{}, 1)
 	go n.sweepEvery(time.Minute)
