@@ -38,7 +38,7 @@ var rooms = map[string]room{
 	"cmd/outpost":       {imports: []string{"client", "sandbox", "internal/*"}, why: entrance},
 	"cmd/outpost-agent": {imports: []string{"internal/agent/guest"}, why: "the in-sandbox program stays small"},
 
-	"internal/server":              {imports: []string{"internal/service", "internal/policy", "internal/strict", "sandbox"}, why: "routes speak to use cases"},
+	"internal/server":              {imports: []string{"internal/metrics", "internal/service", "internal/policy", "internal/strict", "sandbox"}, why: "routes speak to use cases"},
 	"internal/service/storetest":   {imports: []string{"internal/service", "sandbox"}, why: "the suite knows no store"},
 	"internal/service/runtimetest": {imports: []string{"internal/service", "sandbox"}, why: "the suite knows no runtime"},
 	"internal/service/runtimepipe": {imports: []string{"internal/service", "sandbox"}, why: "a runtime's other side knows no machines"},
