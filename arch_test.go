@@ -38,11 +38,12 @@ var rooms = map[string]room{
 	"cmd/outpost":       {imports: []string{"client", "sandbox", "internal/*"}, why: entrance},
 	"cmd/outpost-agent": {imports: []string{"internal/agent/guest"}, why: "the in-sandbox program stays small"},
 
-	"internal/server":              {imports: []string{"internal/service", "internal/policy", "internal/strict", "sandbox"}, why: "routes speak to use cases"},
+	"internal/server":              {imports: []string{"internal/metrics", "internal/service", "internal/policy", "internal/strict", "sandbox"}, why: "routes speak to use cases"},
 	"internal/service/storetest":   {imports: []string{"internal/service", "sandbox"}, why: "the suite knows no store"},
 	"internal/service/runtimetest": {imports: []string{"internal/service", "sandbox"}, why: "the suite knows no runtime"},
 	"internal/service/runtimepipe": {imports: []string{"internal/service", "sandbox"}, why: "a runtime's other side knows no machines"},
 	"internal/service":             {imports: []string{"internal/policy", "sandbox"}, why: oneWay},
+	"internal/metrics":             {imports: []string{"internal/pool", "internal/service", "sandbox"}, why: "what is measured is told to it, and it knows nobody who measures"},
 	"internal/strict":              {imports: []string{"sandbox"}, why: "reading JSON says nothing of what it is for"},
 	"internal/config":              {imports: []string{"internal/policy", "internal/strict", "sandbox"}, why: "the operator's word, read once"},
 	"internal/policy":              {imports: []string{"sandbox"}, why: "pure functions"},

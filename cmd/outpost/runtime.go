@@ -17,12 +17,13 @@ import (
 	"outpost.run/outpost/internal/gpu"
 	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/internal/image"
+	"outpost.run/outpost/internal/metrics"
 	"outpost.run/outpost/internal/node"
 	"outpost.run/outpost/internal/service"
 )
 
 // newRuntime makes the runtime of this host. What the host lacks is said here, at start, not at the first request.
-func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service.Runtime, error) {
+func newRuntime(ctx context.Context, c config.Config, m *metrics.Metrics, log *slog.Logger) (service.Runtime, error) {
 	if lacks := missing(ctx); lacks != "" {
 		return nil, errors.New("this host can't run sandboxes:\n" + lacks + "outpost doctor says more")
 	}
@@ -39,7 +40,8 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	if err != nil {
 		return nil, err
 	}
-	engine, err := container.Open(container.Options{Kernel: host.New(), DataDir: c.DataDir, Installation: id, Disks: maker})
+	phases := m.Phases("container")
+	engine, err := container.Open(container.Options{Kernel: host.New(), DataDir: c.DataDir, Installation: id, Disks: maker, Observe: phases})
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +62,10 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	defaults := []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}
 	go prepareImages(ctx, images, defaults, log)
 	n := node.New(node.Config{Engine: engine, Images: images, Default: defaults, Budget: int64(c.Images.StoreGB) << 30, Volumes: volumes, GPUs: gpus, Network: net,
-		Pool: node.PoolBounds{MaxIdle: c.Pool.MaxIdle, MaxBytes: int64(c.Pool.MaxMemoryMB) << 20}, Log: log})
+		Pool: node.PoolBounds{MaxIdle: c.Pool.MaxIdle, MaxBytes: int64(c.Pool.MaxMemoryMB) << 20}, Log: log, Observe: phases})
+	if c.Pool.MaxIdle > 0 {
+		m.WatchPool(n.Pool)
+	}
 	return n, n.ServeDeps(depsOptions(ctx, c, images))
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"outpost.run/outpost/internal/config"
 	"outpost.run/outpost/internal/host"
+	"outpost.run/outpost/internal/metrics"
 	"outpost.run/outpost/internal/server"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/internal/store/sqlite"
@@ -93,24 +94,29 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	machines, err := newRuntime(ctx, c, log)
+	measures := metrics.New()
+	machines, err := newRuntime(ctx, c, measures, log)
 	if err != nil {
 		return err
 	}
-	svc := service.New(service.Config{Policy: c.ForPolicy(), Store: store, Runtime: machines, RootToken: token, Log: log})
+	svc := service.New(service.Config{Policy: c.ForPolicy(), Store: store, Runtime: machines, RootToken: token, Log: log, Ended: measures.ExecEnds})
+	measures.WatchLoad(svc.Load)
 	if err := svc.Start(ctx); err != nil {
 		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
 	}
-	return answer(ctx, c, socket, svc, stopAll, log, stderr)
+	web, err := server.New(server.Config{
+		Service: svc, Log: log, Version: version(), PerMinute: c.RateLimit.PerMinute, Burst: c.RateLimit.Burst,
+		Metrics: measures, MetricsAccess: c.Metrics.Access,
+	})
+	if err != nil {
+		return errors.Join(err, svc.Shutdown(context.WithoutCancel(ctx), 0, false))
+	}
+	return answer(ctx, c, socket, svc, web, stopAll, log, stderr)
 }
 
 // answer answers calls until ctx ends, and lets those under way end.
-func answer(ctx context.Context, c config.Config, socket net.Listener, svc *service.Service, stopAll bool, log *slog.Logger, stderr io.Writer) error {
+func answer(ctx context.Context, c config.Config, socket net.Listener, svc *service.Service, web *server.Server, stopAll bool, log *slog.Logger, stderr io.Writer) error {
 	last := context.WithoutCancel(ctx)
-	web, err := server.New(server.Config{Service: svc, Log: log, Version: version(), PerMinute: c.RateLimit.PerMinute, Burst: c.RateLimit.Burst})
-	if err != nil {
-		return errors.Join(err, svc.Shutdown(last, 0, false))
-	}
 	address := "http://" + socket.Addr().String()
 	card := filepath.Join(c.DataDir, "server.json")
 	if err := writeCard(card, address); err != nil {
@@ -130,7 +136,7 @@ func answer(ctx context.Context, c config.Config, socket net.Listener, svc *serv
 	}
 	signal.Reset(os.Interrupt, syscall.SIGTERM) // a second one ends the process at once
 	log.Info("stopping", "drain", c.Drain())
-	err = svc.Shutdown(last, c.Drain(), stopAll)
+	err := svc.Shutdown(last, c.Drain(), stopAll)
 	stopAnswering()
 	return errors.Join(err, <-ended)
 }

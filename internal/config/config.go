@@ -37,6 +37,7 @@ type Config struct {
 	Pool      Pool                `json:"pool"`
 	Jobs      Jobs                `json:"jobs"`
 	Log       Log                 `json:"log"`
+	Metrics   Metrics             `json:"metrics"`
 }
 
 // RateLimit is what one credential may call.
@@ -159,6 +160,11 @@ type Log struct {
 	Level  string `json:"level" enum:"debug,info,warn,error"`
 }
 
+// Metrics says who may read /metrics.
+type Metrics struct {
+	Access string `json:"access" enum:"open,operator,off" doc:"who may read /metrics: open, everyone; operator, credentials of that role; off, nobody"`
+}
+
 // Default is the configuration of an operator who says nothing.
 func Default() Config {
 	p := policy.Default()
@@ -176,6 +182,7 @@ func Default() Config {
 		Ports: Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container"},
 		Pool: Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, ResultsTTLHours: 168},
 		Disk: Disk{ReserveMB: 1024, Overcommit: 10}, DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
+		Metrics: Metrics{Access: "operator"},
 	}
 }
 

@@ -50,6 +50,7 @@ policy:
 rate_limit:
   per_minute: -1
 images: {store_gb: 20, pyton: x}
+metrics: {access: everyone}
 `
 	_, err := load(t, file, map[string]string{"OUTPOST_DRAIN_SECS": "soon"}, map[string]string{"log-level": "loud"})
 	if err == nil {
@@ -58,7 +59,7 @@ images: {store_gb: 20, pyton: x}
 	for _, want := range []string{
 		".yaml:1: listen: must be HOST:PORT", ".yaml:2: polcy: is not known; did you mean policy?", ".yaml:4: policy.floor.preset: must be one of",
 		".yaml:6: policy.defaults.memory_mb: must be an integer", ".yaml:7: policy.defaults.pids: is over policy.maximum.pids", ".yaml:9: rate_limit.per_minute: must be at least 0",
-		".yaml:10: images.pyton: is not known; did you mean python?", "OUTPOST_DRAIN_SECS: drain_secs: must be an integer", "--log-level: log.level: must be one of",
+		".yaml:10: images.pyton: is not known; did you mean python?", ".yaml:11: metrics.access: must be one of", "OUTPOST_DRAIN_SECS: drain_secs: must be an integer", "--log-level: log.level: must be one of",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("lacks %q:\n%v", want, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"time"
 
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/network"
@@ -21,11 +22,13 @@ type wire struct {
 //
 // Errors: NotSupported, the host has no tun devices; Lost.
 func (n *Node) connect(ctx context.Context, way sandbox.Network, m engine.Machine) error {
-	err := n.wire(ctx, way, m)
-	if err != nil {
+	began := time.Now()
+	if err := n.wire(ctx, way, m); err != nil {
 		n.disconnect(m)
+		return err
 	}
-	return err
+	n.observe("connect", time.Since(began))
+	return nil
 }
 
 // wire does what connect does, and keeps what it could do where it fails.

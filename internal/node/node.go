@@ -48,6 +48,7 @@ type Node struct {
 	gpus     *gpu.Pool
 	pool     *pool.Pool // of machines; nil: none
 	log      *slog.Logger
+	observe  func(phase string, took time.Duration)
 	ctx      context.Context // ends with Close
 	stop     context.CancelFunc
 	ending   sync.WaitGroup // calls under way and machines that are being removed
@@ -108,6 +109,7 @@ type Config struct {
 	GPUs    *gpu.Pool // nil: there are none
 	Pool    PoolBounds
 	Log     *slog.Logger
+	Observe func(phase string, took time.Duration) // hears of what a machine's making takes beside the engine's; nil: nobody does
 }
 
 // New makes a node; Sync must be called before anything else.
@@ -116,6 +118,9 @@ func New(c Config) *Node {
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	for _, ref := range c.Default {
 		n.defaults[image.Canonical(ref)] = true
+	}
+	if n.observe = c.Observe; n.observe == nil {
+		n.observe = func(string, time.Duration) {}
 	}
 	n.news.more = make(chan struct{}, 1)
 	n.openPool(c.Pool)

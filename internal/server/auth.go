@@ -11,8 +11,9 @@ import (
 
 // access is what a route asks of a caller.
 type access struct {
-	open bool         // no credential at all
-	role sandbox.Role // at least; in the path's namespace where it has one
+	open  bool         // no credential at all
+	role  sandbox.Role // at least; in the path's namespace where it has one
+	drain bool         // also while the server stops; what is open always is
 }
 
 var (
@@ -20,6 +21,7 @@ var (
 	readers   = access{role: sandbox.Read}
 	writers   = access{role: sandbox.Write}
 	admins    = access{role: sandbox.Admin}
+	operators = access{role: sandbox.Operator, drain: true}
 )
 
 // admit checks credential, rate limit, role and namespace, in that order, and fills in the caller.
@@ -29,7 +31,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt route, c *call
 	if rt.access.open {
 		return nil
 	}
-	if s.svc.Draining() {
+	if !rt.access.drain && s.svc.Draining() {
 		return sandbox.Errorf(sandbox.ShuttingDown, nil, "the server is stopping; try again in a moment")
 	}
 	caller, err := s.authenticate(r.Context(), r.Header.Values("Authorization"))

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"outpost.run/outpost/internal/metrics"
 	"outpost.run/outpost/internal/policy"
 	"outpost.run/outpost/internal/server"
 	"outpost.run/outpost/internal/service"
@@ -144,11 +145,12 @@ type settings struct {
 	perMinute, burst int
 	policy           policy.Policy
 	file             string // of the store; "" a fresh one
+	metrics          string // who may read them
 }
 
 func start(t *testing.T, change func(*settings)) *fixture {
 	t.Helper()
-	s := settings{policy: policy.Default(), file: filepath.Join(t.TempDir(), "outpost.db")}
+	s := settings{metrics: "operator", policy: policy.Default(), file: filepath.Join(t.TempDir(), "outpost.db")}
 	if change != nil {
 		change(&s)
 	}
@@ -158,11 +160,13 @@ func start(t *testing.T, change func(*settings)) *fixture {
 	}
 	f := &fixture{T: t, paper: newPaper(), log: &bytes.Buffer{}, file: s.file}
 	log := slog.New(slog.NewTextHandler(&locked{w: f.log}, nil))
-	f.svc = service.New(service.Config{Policy: s.policy, Store: store, Runtime: f.paper, RootToken: rootToken, Log: log})
+	measures := metrics.New()
+	f.svc = service.New(service.Config{Policy: s.policy, Store: store, Runtime: f.paper, RootToken: rootToken, Log: log, Ended: measures.ExecEnds})
+	measures.WatchLoad(f.svc.Load)
 	if err := f.svc.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	web, err := server.New(server.Config{Service: f.svc, Log: log, Version: "test", PerMinute: s.perMinute, Burst: s.burst})
+	web, err := server.New(server.Config{Service: f.svc, Log: log, Version: "test", PerMinute: s.perMinute, Burst: s.burst, Metrics: measures, MetricsAccess: s.metrics})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -105,6 +105,8 @@ func answerDoc(r route, schemas huma.Registry) *huma.Response {
 	switch {
 	case r.page != nil:
 		a.Content = map[string]*huma.MediaType{strings.Split(r.page.contentType, ";")[0]: {}}
+	case r.direct != nil:
+		a.Content = map[string]*huma.MediaType{"text/plain": {}}
 	case r.stream != nil:
 		a.Content = map[string]*huma.MediaType{"text/event-stream": {Schema: schemas.Schema(r.response, true, r.response.Name())}}
 	case r.response != nil:

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"outpost.run/outpost/internal/metrics"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -29,6 +30,7 @@ func traceOf(r *http.Request) *trace {
 func (s *Server) outermost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
+		s.metrics.CallBegins()
 		t := &trace{requestID: sandbox.NewID(sandbox.RequestPrefix)}
 		r = r.WithContext(context.WithValue(r.Context(), traceKey{}, t))
 		out := &recorder{ResponseWriter: w}
@@ -45,10 +47,20 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 					s.fail(out, r, sandbox.Errorf(sandbox.Internal, nil, "the server failed; its log says more under this request id"))
 				}
 			}
-			s.logCall(r, t, out, time.Since(began))
+			took := time.Since(began)
+			s.logCall(r, t, out, took)
+			s.metrics.CallEnds(metrics.Call{Method: r.Method, Route: t.route, Status: out.status, Code: failure(t, out), Took: took})
 		}()
 		next.ServeHTTP(out, r)
 	})
+}
+
+// failure is the code of a call that failed. A client that went away is no failure.
+func failure(t *trace, out *recorder) sandbox.Code {
+	if out.status == clientGone {
+		return ""
+	}
+	return sandbox.CodeOf(t.err)
 }
 
 func (s *Server) logCall(r *http.Request, t *trace, out *recorder, took time.Duration) {

@@ -21,6 +21,7 @@ type route struct {
 	idempotent   bool         // takes an Idempotency-Key
 	handler      func(*call) (any, error)
 	page         *page                                  // instead of a handler
+	direct       http.Handler                           // instead of a handler: text/plain that it writes itself
 	stream       func(*call, http.ResponseWriter) error // instead of a handler: it answers by itself unless it fails
 }
 
@@ -44,7 +45,7 @@ func (s *Server) table() []route {
 		param{name: "mode", enum: []string{"ephemeral", "stateful"}},
 		param{name: "label", doc: "name:value"})
 	credentialParams := paging(service.CredentialSorts)
-	return []route{
+	rows := []route{
 		{method: "POST", path: ofNamespace, access: writers, summary: "Create a sandbox", request: typeOf[sandbox.CreateRequest](), status: http.StatusCreated, response: typeOf[sandbox.Sandbox](), idempotent: true, handler: s.createSandbox},
 		{method: "GET", path: ofNamespace, access: readers, summary: "List sandboxes", params: sandboxParams, status: http.StatusOK, response: typeOf[sandbox.Page[sandbox.Sandbox]](), handler: s.listSandboxes(sandboxParams)},
 		{method: "GET", path: ofNamespace + "/{id}", access: readers, summary: "Get a sandbox", status: http.StatusOK, response: typeOf[sandbox.Sandbox](), handler: s.getSandbox},
@@ -78,6 +79,13 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/openapi.json", access: openToAll, summary: "This document", status: http.StatusOK, page: &page{"application/json", func() []byte { return s.openapi }}},
 		{method: "GET", path: "/docs", access: openToAll, summary: "The same for people", status: http.StatusOK, page: &page{"text/html; charset=utf-8", func() []byte { return s.docs }}},
 	}
+	if who, served := metricsAccess[s.metricsAccess]; served {
+		rows = append(rows, route{method: "GET", path: "/metrics", access: who, summary: "What the server measures of itself, for Prometheus", status: http.StatusOK, direct: s.metrics.Handler()})
+	}
+	return rows
 }
+
+// metricsAccess is by the words of the configuration who may read /metrics; under any other there is no such route.
+var metricsAccess = map[string]access{"open": openToAll, "operator": operators}
 
 func typeOf[T any]() reflect.Type { return reflect.TypeFor[T]() }

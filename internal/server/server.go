@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"outpost.run/outpost/internal/metrics"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
@@ -34,6 +35,9 @@ type Config struct {
 	Version   string
 	PerMinute int // calls of one credential; 0 switches rate limits off
 	Burst     int
+
+	Metrics       *metrics.Metrics
+	MetricsAccess string // open, operator or off
 }
 
 // Server answers HTTP calls.
@@ -47,13 +51,16 @@ type Server struct {
 	openapi []byte
 	docs    []byte
 	streams streams
+	metrics *metrics.Metrics
 	ending  context.Context // streams end with it
 	end     context.CancelFunc
+
+	metricsAccess string
 }
 
 // New makes a Server. It fails only where the routes can't be described.
 func New(c Config) (*Server, error) {
-	s := &Server{svc: c.Service, log: c.Log, version: c.Version, limits: newLimiters(c.PerMinute, c.Burst), mux: chi.NewMux()}
+	s := &Server{svc: c.Service, log: c.Log, version: c.Version, limits: newLimiters(c.PerMinute, c.Burst), mux: chi.NewMux(), metrics: c.Metrics, metricsAccess: c.MetricsAccess}
 	s.ending, s.end = context.WithCancel(context.Background())
 	s.routes = s.table()
 	for _, r := range s.routes {

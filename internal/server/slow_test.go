@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"outpost.run/outpost/internal/metrics"
 	"outpost.run/outpost/internal/server"
 )
 
@@ -15,7 +16,7 @@ import (
 func TestSlowClientsAreLetGo(t *testing.T) {
 	defer server.SetHeaderTime(50 * time.Millisecond)()
 	f := start(t, nil)
-	web, err := server.New(server.Config{Service: f.svc, Log: slog.New(slog.DiscardHandler)})
+	web, err := server.New(server.Config{Service: f.svc, Log: slog.New(slog.DiscardHandler), Metrics: metrics.New()})
 	if err != nil {
 		t.Fatal(err)
 	}

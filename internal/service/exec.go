@@ -102,6 +102,7 @@ func (s *Service) runIn(ctx context.Context, id string, p policy.Exec, queue tim
 	}
 	outcome.Timings.QueueMS += float64(queue.Microseconds()) / 1000
 	outcome.DurationMS += float64(queue.Microseconds()) / 1000
+	s.ended(spec.Language, outcome)
 	return resultOf(spec.ID, id, outcome, &stdout, &stderr, p.Base64Output), nil
 }
 

@@ -43,6 +43,16 @@ func (u *use) of(namespace string) (sandboxes, execs int) {
 	return u.sandboxes[namespace], u.execs[namespace]
 }
 
+// allExecs are those of all namespaces.
+func (u *use) allExecs() (n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, execs := range u.execs {
+		n += execs
+	}
+	return n
+}
+
 func (u *use) take(count map[string]int, namespace string, most int, says string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -26,6 +26,7 @@ type Service struct {
 	inuse   *use
 	calls   calls
 	events  *bell
+	ended   func(language string, o ExecOutcome)
 
 	mu       sync.Mutex
 	live     map[string]*live // by id; all sandboxes that exist
@@ -53,14 +54,18 @@ type Config struct {
 	Runtime   Runtime
 	RootToken string // of the first credential
 	Log       *slog.Logger
+	Ended     func(language string, o ExecOutcome) // hears of each exec that has a result; nil: nobody does
 }
 
 // New makes a Service; Start must be called before any other method.
 func New(c Config) *Service {
+	if c.Ended == nil {
+		c.Ended = func(string, ExecOutcome) {}
+	}
 	return &Service{
 		policy: c.Policy, store: c.Store, runtime: c.Runtime, root: sha256.Sum256([]byte(c.RootToken)), log: c.Log,
 		run: sandbox.NewID("run_"), inuse: newUse(c.Policy.Quota), calls: calls{pending: map[string]*pendingCall{}},
-		live: map[string]*live{}, events: newBell(),
+		live: map[string]*live{}, events: newBell(), ended: c.Ended,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"outpost.run/outpost/internal/disk"
 	"outpost.run/outpost/internal/engine"
@@ -32,6 +33,8 @@ type Engine struct {
 	agent  *os.File
 	images imageMounts
 	broken string // a protection that tests leave out, to see that isolation says so
+
+	observe func(phase string, took time.Duration)
 }
 
 // Options are what an engine needs.
@@ -42,6 +45,8 @@ type Options struct {
 	Disks        *disk.Maker // nil: one of the engine's own, without a budget
 	Registry     string      // of host id blocks, shared by all installations of a host; "" is /run/outpost/ids
 	Break        string      // tests only: the isolation not to put in force
+
+	Observe func(phase string, took time.Duration) // hears of each step of a machine's making, and of its stop; nil: nobody does
 }
 
 // Open prepares the engine. The process must be in a mount namespace of its own (host.EnterPrivateMounts).
@@ -61,6 +66,9 @@ func Open(o Options) (*Engine, error) {
 	}
 	e := &Engine{kernel: o.Kernel, groups: groups, root: groups.Group("outpost-" + o.Installation),
 		dir: filepath.Join(o.DataDir, "run"), disks: filepath.Join(o.DataDir, "disks"), broken: o.Break}
+	if e.observe = o.Observe; e.observe == nil {
+		e.observe = func(string, time.Duration) {}
+	}
 	e.images = imageMounts{kernel: o.Kernel, dir: filepath.Join(o.DataDir, "mounts")}
 	for _, d := range []*string{&e.dir, &e.disks, &e.images.dir} {
 		if err := os.MkdirAll(*d, 0o700); err != nil {

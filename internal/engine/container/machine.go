@@ -136,8 +136,12 @@ func (m *machine) Halt(ctx context.Context) error {
 // Stop implements engine.Machine.
 func (m *machine) Stop(ctx context.Context) error {
 	m.once.Do(func() {
+		began := time.Now()
 		if m.stop = m.Halt(ctx); m.stop == nil {
 			m.stop = m.e.Remove(context.WithoutCancel(ctx), m.Handle())
+		}
+		if m.stop == nil {
+			m.e.observe("stop", time.Since(began))
 		}
 	})
 	return m.stop

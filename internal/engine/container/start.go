@@ -35,10 +35,15 @@ func (e *Engine) Start(ctx context.Context, spec engine.MachineSpec) (engine.Mac
 	if spec.Again {
 		claim, disk = m.claimAgain, m.mountDisk
 	}
-	for _, step := range []func(context.Context, *host.Undo) error{claim, m.makeGroups, disk, m.startAgent, m.furnish, m.parkFirst, m.settle} {
-		if err := step(ctx, &undo); err != nil {
+	for _, step := range []struct {
+		phase string
+		do    func(context.Context, *host.Undo) error
+	}{{"claim", claim}, {"groups", m.makeGroups}, {"disk", disk}, {"agent", m.startAgent}, {"furnish", m.furnish}, {"park", m.parkFirst}, {"settle", m.settle}} {
+		began := time.Now()
+		if err := step.do(ctx, &undo); err != nil {
 			return nil, internal(err, "the machine could not be made")
 		}
+		e.observe(step.phase, time.Since(began))
 	}
 	undo.Keep()
 	return m, nil

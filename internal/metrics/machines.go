@@ -1,0 +1,66 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"outpost.run/outpost/internal/pool"
+)
+
+func newPhases() *prometheus.HistogramVec {
+	return histogram("outpost_machine_phase_seconds",
+		"Time of each step of making a machine that succeeded, those made ahead and those that install dependencies included, by engine; "+
+			"connect is the way to the network, stop the machine's removal. Their sum is what a machine costs.", "engine", "phase")
+}
+
+// Phases is told of the phases of an engine's machines. The words of phase are the engine's and the node's.
+func (m *Metrics) Phases(engine string) func(phase string, took time.Duration) {
+	of := m.phases.MustCurryWith(prometheus.Labels{"engine": engine})
+	return func(phase string, took time.Duration) { of.WithLabelValues(phase).Observe(took.Seconds()) }
+}
+
+// poolRows reads the state when it is asked for, all numbers at once.
+type poolRows struct {
+	read func() pool.State
+	rows []poolRow
+}
+
+type poolRow struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(pool.State) float64
+}
+
+// WatchPool adds the pool's state, read at each scrape; it is called once, and not where there is no pool: a 0 would be said of
+// something that isn't there.
+func (m *Metrics) WatchPool(read func() pool.State) {
+	row := func(name, help string, kind prometheus.ValueType, value func(pool.State) float64) poolRow {
+		return poolRow{prometheus.NewDesc("outpost_pool_"+name, help, nil, nil), kind, value}
+	}
+	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
+	m.registry.MustRegister(poolRows{read, []poolRow{
+		row("idle_machines", "Machines made ahead that wait for a lease.", gauge, func(s pool.State) float64 { return float64(s.Idle) }),
+		row("making_machines", "Machines that are being made for the pool.", gauge, func(s pool.State) float64 { return float64(s.Making) }),
+		row("keys", "Kinds of machines that the pool has or makes.", gauge, func(s pool.State) float64 { return float64(s.Keys) }),
+		row("memory_bytes", "Memory of the host that the idle machines take.", gauge, func(s pool.State) float64 { return float64(s.Bytes) }),
+		row("hits_total", "Leases that found a machine in the pool.", counter, func(s pool.State) float64 { return float64(s.Hits) }),
+		row("misses_total", "Leases that found none and had to make a machine.", counter, func(s pool.State) float64 { return float64(s.Misses) }),
+		row("discarded_total", "Machines of the pool that were removed without a lease.", counter, func(s pool.State) float64 { return float64(s.Discarded) }),
+	}})
+}
+
+// Describe implements prometheus.Collector.
+func (p poolRows) Describe(out chan<- *prometheus.Desc) {
+	for _, r := range p.rows {
+		out <- r.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (p poolRows) Collect(out chan<- prometheus.Metric) {
+	now := p.read()
+	for _, r := range p.rows {
+		out <- prometheus.MustNewConstMetric(r.desc, r.kind, r.value(now))
+	}
+}

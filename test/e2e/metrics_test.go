@@ -1,0 +1,120 @@
+package e2e_test
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"outpost.run/outpost/sandbox"
+)
+
+// metrics reads /metrics as an operator.
+func (s *server) metrics(t *testing.T) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), "GET", s.Address()+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+adminToken)
+	a, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Body.Close() //nolint:errcheck // read whole below
+	text, err := io.ReadAll(a.Body)
+	if err != nil || a.StatusCode != http.StatusOK {
+		t.Fatalf("/metrics: %d %s, %v", a.StatusCode, text, err)
+	}
+	return string(text)
+}
+
+// measured are the values of /metrics by name and labels.
+func (s *server) measured(t *testing.T) map[string]float64 {
+	t.Helper()
+	all := map[string]float64{}
+	for line := range strings.Lines(s.metrics(t)) {
+		line = strings.TrimSpace(line)
+		at := strings.LastIndexByte(line, ' ')
+		if strings.HasPrefix(line, "#") || at < 0 {
+			continue
+		}
+		v, err := strconv.ParseFloat(line[at+1:], 64)
+		if err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		all[line[:at]] = v
+	}
+	return all
+}
+
+// machinePhases are those of an ephemeral machine's whole life.
+var machinePhases = []string{"claim", "groups", "disk", "agent", "furnish", "park", "settle", "connect", "stop"}
+
+// TestMetricsGrowByWhatWasDone has a server of its own: nobody else's execs are in its figures.
+func TestMetricsGrowByWhatWasDone(t *testing.T) {
+	s := newServer(t)
+	if a, err := http.Get(s.Address() + "/metrics"); err != nil || a.StatusCode != http.StatusUnauthorized {
+		t.Errorf("without a credential: %v, %v", a, err)
+	} else {
+		a.Body.Close()
+	}
+	before := s.measured(t)
+	box := s.box(t, sandbox.CreateRequest{})
+	result := s.python(t, box.ID, "print(1)")
+	clean(t, result)
+	if err := s.Delete(t.Context(), box.ID); err != nil {
+		t.Fatal(err)
+	}
+	const route = `{method="POST",route="/auth/v1/seed/{namespace}/sandbox/{id}/exec"`
+	start := `start="` + result.Start + `"`
+	byOne := []string{
+		`outpost_execs_total{language="python",` + start + `,termination_reason="exited"}`,
+		`outpost_exec_duration_seconds_count{language="python",` + start + `}`,
+		`outpost_http_requests_total` + route + `,status="2xx"}`, `outpost_http_request_duration_seconds_count` + route + `}`,
+	}
+	for _, phase := range []string{"queue", "prepare", "run"} {
+		byOne = append(byOne, `outpost_exec_phase_seconds_count{language="python",phase="`+phase+`",`+start+`}`)
+	}
+	after := before
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // a call is counted after its answer, and a machine removed beside it
+		after = s.measured(t)
+		wrong := ""
+		for _, name := range byOne {
+			if by := after[name] - before[name]; by != 1 {
+				wrong += fmt.Sprintf("%s grew by %v, want 1\n", name, by)
+			}
+		}
+		for _, phase := range machinePhases { // there may be more machines, made ahead
+			if name := `outpost_machine_phase_seconds_count{engine="container",phase="` + phase + `"}`; after[name] < 1 {
+				wrong += fmt.Sprintf("%s is %v\n", name, after[name])
+			}
+		}
+		if wrong == "" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(wrong)
+		}
+	}
+	if v, there := after[`outpost_sandboxes{mode="ephemeral",status="running"}`]; v != 0 || !there {
+		t.Errorf("%v sandboxes after the last was deleted", v)
+	}
+	inMS := 1000 * after[`outpost_exec_duration_seconds_sum{language="python",`+start+`}`]
+	if math.Abs(inMS-result.DurationMS) > 0.001 {
+		t.Errorf("the exec took %v ms by /metrics, %v ms by its answer", inMS, result.DurationMS)
+	}
+	text := s.metrics(t)
+	if problems, err := promlint.New(strings.NewReader(text)).Lint(); err != nil || len(problems) > 0 {
+		t.Errorf("what Prometheus would say of it: %v, %v", problems, err)
+	}
+	if strings.Contains(text, box.ID) {
+		t.Error("a sandbox's id is told")
+	}
+}
