@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -100,7 +101,11 @@ func ownerless(ctx context.Context, dataDir, installation string) (map[string]le
 	if err != nil {
 		return nil, err
 	}
-	held, err := container.FindHeld(dataDir, installation)
+	daemon := 0
+	if running {
+		daemon = serverPid(dataDir)
+	}
+	held, err := container.FindHeld(dataDir, installation, daemon)
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +170,16 @@ func recorded(ctx context.Context, dataDir string, running bool) (_ map[string]b
 		known[r.ID] = running || r.Mode == "stateful"
 	}
 	return known, nil
+}
+
+// serverPid is what the running server says of itself; 0 where it is just starting.
+func serverPid(dataDir string) int {
+	var card struct{ Pid int }
+	b, err := os.ReadFile(filepath.Join(dataDir, "server.json"))
+	if err != nil || json.Unmarshal(b, &card) != nil {
+		return 0
+	}
+	return card.Pid
 }
 
 // serverRuns says whether a server has the data directory.

@@ -18,7 +18,10 @@ type Conn struct {
 }
 
 // NewConn wraps a fresh connection to an agent.
-func NewConn(c net.Conn) *Conn { return &Conn{c, bufio.NewReaderSize(c, MaxData+5)} }
+func NewConn(c net.Conn) *Conn { return &Conn{c, bufio.NewReaderSize(c, smallBuffer)} }
+
+// smallBuffer is what a connection begins with: most programs say little.
+const smallBuffer = 4 << 10
 
 // Setup furnishes the machine; tree is the mount that becomes the programs' root, nil where the agent finds it itself, and
 // join are the trees of s.Mounts in their order, then the cgroup.procs of the group that the reaper puts itself into.
@@ -182,12 +185,15 @@ func (c *Conn) feedStdin(b []byte) {
 }
 
 func (c *Conn) output(limit int64, feed Feed) (Exit, error) {
-	buf := make([]byte, MaxData)
+	buf := make([]byte, smallBuffer)
 	var got [2]int64
 	for {
 		kind, b, err := ReadFrame(c.r, buf, MaxData)
 		if err != nil {
 			return Exit{}, lost(err)
+		}
+		if len(b) > len(buf) {
+			buf = make([]byte, MaxData)
 		}
 		switch kind {
 		case KindStdout, KindStderr:

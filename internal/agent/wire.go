@@ -103,11 +103,12 @@ type Place struct {
 }
 
 // Warm says which interpreter a parked process becomes before its program is known: all of a Run but its code. The Run that
-// follows must say the same, and have no Args.
+// follows must say the same.
 type Warm struct {
 	Programs    []string
 	Interpreter []string
 	FileName    string
+	Args        []string
 	Env         [][2]string
 	Dir         string
 }
@@ -129,9 +130,15 @@ type Run struct {
 	KillRest    bool // what still runs when the first process ends is killed
 }
 
-// Warm is what could have been said of a Run before its code was known.
+// Warm is what could have been said of a Run before its code was known; lists of nothing are nil, so that equal ones are equal.
 func (r Run) Warm() Warm {
-	return Warm{Programs: r.Programs, Interpreter: r.Interpreter, FileName: r.FileName, Env: r.Env, Dir: r.Dir}
+	if len(r.Args) == 0 {
+		r.Args = nil
+	}
+	if len(r.Env) == 0 {
+		r.Env = nil
+	}
+	return Warm{Programs: r.Programs, Interpreter: r.Interpreter, FileName: r.FileName, Args: r.Args, Env: r.Env, Dir: r.Dir}
 }
 
 // FileHeader comes before a file's data.

@@ -107,9 +107,17 @@ func startReaper(root string, join []*os.File) (int, error) {
 			mount(root+"/dev/null", root+"/proc/"+name, "", unix.MS_BIND, true)
 		}
 	}
+	empty := "" // one file system for all of them
 	for _, name := range maskedDirs {
-		if _, err := os.Stat("/proc/" + name); err == nil {
-			mount("tmpfs", root+"/proc/"+name, "tmpfs", shut|unix.MS_RDONLY, true)
+		if _, err := os.Stat("/proc/" + name); err != nil {
+			continue
+		}
+		at := root + "/proc/" + name
+		if empty == "" {
+			empty = at
+			mount("tmpfs", at, "tmpfs", shut|unix.MS_RDONLY, true)
+		} else {
+			mount(empty, at, "", unix.MS_BIND, true)
 		}
 	}
 	mount(root+"/proc/sys", root+"/proc/sys", "", unix.MS_BIND|unix.MS_REC, true)

@@ -23,6 +23,7 @@ type Maker struct {
 	dir    string // of the templates
 	budget *Budget
 	mu     sync.Mutex
+	spares spares
 }
 
 // NewMaker keeps its templates in dir. budget may be nil: then disks are made as long as the host's has room for a blank
@@ -31,8 +32,20 @@ func NewMaker(dir string, budget *Budget) (*Maker, error) {
 	return &Maker{dir: dir, budget: budget}, os.MkdirAll(dir, 0o700)
 }
 
-// Watch lets the disks that are made in a folder count in the budget.
-func (m *Maker) Watch(dir string) { m.budget.watch(dir) }
+// Watch lets the disks that are made in a folder count in the budget, and removes the spare files that a former daemon left there.
+func (m *Maker) Watch(dir string) error {
+	m.budget.watch(dir)
+	left, err := filepath.Glob(filepath.Join(dir, spareName+"*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Make writes a blank image of sizeMB MiB of room for files; journal is for disks that must survive a crash, and that
 // count in full in the budget.
@@ -45,6 +58,9 @@ func (m *Maker) Make(ctx context.Context, path string, sizeMB int, journal bool)
 	}
 	template, err := m.template(ctx, sizeMB, journal)
 	if err != nil {
+		return err
+	}
+	if err := m.spares.take(path); err != nil {
 		return err
 	}
 	if err := copySparse(template, path); err != nil {
@@ -232,11 +248,14 @@ func copySparse(from, to string) error {
 	if err != nil {
 		return err
 	}
-	dst, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	dst, err := os.OpenFile(to, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
+	if now, err := dst.Stat(); err != nil || now.Size() > 0 {
+		return fmt.Errorf("%s is no new file (%v)", to, err)
+	}
 	if err := dst.Truncate(st.Size()); err != nil {
 		return err
 	}

@@ -102,5 +102,11 @@ func (r *Ranges) Free(slot int) {
 	delete(r.used, slot)
 }
 
+// Slot is the range that begins with a host id, if one of ours does.
+func (r *Ranges) Slot(base int) (slot int, ok bool) {
+	slot = (base-firstID)/RangeSize - r.block*blockSlots
+	return slot, slot >= 0 && slot < blockSlots && r.Base(slot) == base
+}
+
 // Base is the first host id of a range.
 func (r *Ranges) Base(slot int) int { return firstID + (r.block*blockSlots+slot)*RangeSize }

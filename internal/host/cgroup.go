@@ -142,18 +142,18 @@ func (k *Kernel) Delegate(h *Hierarchies) error {
 
 func (h *Hierarchies) delegate(dir string) error {
 	file := filepath.Join(dir, "cgroup.subtree_control")
-	have, err := os.ReadFile(file)
+	have, err := readFile(file)
 	if err != nil {
 		return step("read subtree_control", err)
 	}
-	on := strings.Fields(string(have))
+	on := strings.Fields(have)
 	for _, c := range limiting {
 		missing := true
 		for _, o := range on {
 			missing = missing && o != c
 		}
 		if missing {
-			if err := os.WriteFile(file, []byte("+"+c), 0); err != nil {
+			if err := writeFile(file, "+"+c); err != nil {
 				return step("hand the "+c+" controller on (cgroup.subtree_control)", err)
 			}
 		}
@@ -185,19 +185,19 @@ func (g Cgroup) limit(l CgroupLimits) error {
 		if file == "" {
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(dir, g.path, file), []byte(value), 0); err != nil {
+		if err := writeFile(filepath.Join(dir, g.path, file), value); err != nil {
 			return step("set "+file, err)
 		}
 	}
 	if l.MemoryBytes > 0 { // swap is not there on every host, and neither are these files
 		if g.h.V2() {
-			_ = os.WriteFile(filepath.Join(g.h.unified, g.path, "memory.swap.max"), []byte("0"), 0)
+			_ = writeFile(filepath.Join(g.h.unified, g.path, "memory.swap.max"), "0")
 		} else {
-			_ = os.WriteFile(filepath.Join(g.h.v1["memory"], g.path, "memory.memsw.limit_in_bytes"), []byte(strconv.FormatInt(l.MemoryBytes, 10)), 0)
+			_ = writeFile(filepath.Join(g.h.v1["memory"], g.path, "memory.memsw.limit_in_bytes"), strconv.FormatInt(l.MemoryBytes, 10))
 		}
 	}
 	if l.OOMGroup && g.h.V2() {
-		if err := os.WriteFile(filepath.Join(g.h.unified, g.path, "memory.oom.group"), []byte("1"), 0); err != nil {
+		if err := writeFile(filepath.Join(g.h.unified, g.path, "memory.oom.group"), "1"); err != nil {
 			return step("set memory.oom.group", err)
 		}
 	}
@@ -214,10 +214,14 @@ func (g Cgroup) Exists() bool {
 	return false
 }
 
-// Remove removes the group and all below it, in every hierarchy; nil for what is gone, EBUSY while a process is in it.
-func (g Cgroup) Remove() error {
+// Remove removes the group and all below it, in every hierarchy; nil for what is gone, EBUSY while a process is in it. below
+// are groups that most likely are there, lowest first: they need not be looked for.
+func (g Cgroup) Remove(below ...string) error {
 	var failed error
 	for _, root := range g.h.roots() {
+		for _, name := range below {
+			_ = unix.Rmdir(filepath.Join(root, g.path, name))
+		}
 		if err := removeTree(filepath.Join(root, g.path)); err != nil && failed == nil {
 			failed = step("remove cgroup", err)
 		}

@@ -35,11 +35,23 @@ func (k *Kernel) AddProcess(g Cgroup, pid int) error {
 		return err
 	}
 	for _, root := range g.h.roots() {
-		if err := os.WriteFile(filepath.Join(root, g.path, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+		if err := writeFile(filepath.Join(root, g.path, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
 			return step("move into cgroup", err)
 		}
 	}
 	return nil
+}
+
+// Members are the host's pids in the group itself, as one hierarchy has them.
+func (g Cgroup) Members() []int {
+	text, _ := readFile(filepath.Join(g.h.roots()[0], g.path, "cgroup.procs"))
+	var pids []int
+	for _, s := range strings.Fields(text) {
+		if pid, err := strconv.Atoi(s); err == nil && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // Processes are the host's pids in the group, those below it included.
@@ -51,8 +63,8 @@ func (g Cgroup) Processes() []int {
 			if err != nil || !d.IsDir() {
 				return nil
 			}
-			b, _ := os.ReadFile(filepath.Join(p, "cgroup.procs"))
-			for _, s := range strings.Fields(string(b)) {
+			b, _ := readFile(filepath.Join(p, "cgroup.procs"))
+			for _, s := range strings.Fields(b) {
 				if pid, err := strconv.Atoi(s); err == nil && pid > 0 && !seen[pid] {
 					seen[pid] = true
 					pids = append(pids, pid)
@@ -67,7 +79,7 @@ func (g Cgroup) Processes() []int {
 // Kill ends every process of the group and below it: in one stroke where there is a v2 tree (5.14), else until none is left.
 func (g Cgroup) Kill() error {
 	if g.h.unified != "" {
-		err := os.WriteFile(filepath.Join(g.h.unified, g.path, "cgroup.kill"), []byte("1"), 0)
+		err := writeFile(filepath.Join(g.h.unified, g.path, "cgroup.kill"), "1")
 		if err == nil || errors.Is(err, os.ErrNotExist) && !g.Exists() {
 			return nil
 		}
@@ -112,7 +124,7 @@ func (h *Hierarchies) Warm() {
 			root = h.v1[f[1]]
 		}
 		if len(f) == 3 && root != "" {
-			_ = os.WriteFile(filepath.Join(root, f[2], "cgroup.procs"), []byte("0"), 0)
+			_ = writeFile(filepath.Join(root, f[2], "cgroup.procs"), "0")
 			return
 		}
 	}

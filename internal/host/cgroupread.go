@@ -43,8 +43,8 @@ func (g Cgroup) file(controller, name string) string {
 }
 
 func (g Cgroup) read(controller, name string) string {
-	b, _ := os.ReadFile(g.file(controller, name))
-	return strings.TrimSpace(string(b))
+	b, _ := readFile(g.file(controller, name))
+	return strings.TrimSpace(b)
 }
 
 func (g Cgroup) number(controller, name string) int64 {
@@ -118,7 +118,7 @@ func (g Cgroup) OnOOM() (*os.File, error) {
 	}
 	defer control.Close()
 	line := fmt.Sprintf("%d %d", efd, control.Fd())
-	if err := os.WriteFile(g.file("memory", "cgroup.event_control"), []byte(line), 0); err != nil {
+	if err := writeFile(g.file("memory", "cgroup.event_control"), line); err != nil {
 		event.Close()
 		return nil, step("watch for OOM", err)
 	}

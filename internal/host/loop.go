@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// attachLoop binds a file to a free loop device that clears itself when its last user is gone. Source: loop(4).
+// attachLoop binds a file to a free loop device that clears itself when its last user is gone. A device that may write holds a
+// lock on the file, since it holds the open file that took it: no second one gets it. Source: loop(4), flock(2).
 func attachLoop(file string, readOnly bool) (*os.File, error) {
 	mode := os.O_RDWR
 	if readOnly {
@@ -20,6 +22,11 @@ func attachLoop(file string, readOnly bool) (*os.File, error) {
 		return nil, err
 	}
 	defer backing.Close()
+	if !readOnly {
+		if err := lockSoon(backing); err != nil {
+			return nil, step("lock the loop device's file", err)
+		}
+	}
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("loop devices (load the loop module, or give the container /dev/loop-control): %w", err)
@@ -47,6 +54,17 @@ func attachLoop(file string, readOnly bool) (*os.File, error) {
 		if !errors.Is(err, unix.EBUSY) || try == 1000 {
 			return nil, step("configure the loop device", err)
 		}
+	}
+}
+
+// lockSoon locks a file that a loop device may just be about to let go.
+func lockSoon(f *os.File) error {
+	for try := 0; ; try++ {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK && err != unix.EINTR || try == 50 {
+			return err
+		}
+		time.Sleep(2 * time.Millisecond)
 	}
 }
 

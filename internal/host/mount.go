@@ -65,6 +65,19 @@ func (k *Kernel) MountImage(file string) (*os.File, error) {
 	return f, step("mount erofs on a loop device", err)
 }
 
+// MountScratch puts a file system in memory at a folder, with room for names and small files.
+func (k *Kernel) MountScratch(dir string) error {
+	if err := k.enter("mount scratch"); err != nil {
+		return err
+	}
+	tree, err := FsMount("tmpfs", "", unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "mode=700")
+	if err != nil {
+		return step("mount scratch", err)
+	}
+	defer tree.Close()
+	return step("mount scratch", AttachTree(tree, dir))
+}
+
 // MountExt4 mounts an ext4 image file through an autoclearing loop device and gives a detached tree.
 func (k *Kernel) MountExt4(file string, options ...string) (*os.File, error) {
 	if err := k.enter("mount ext4"); err != nil {

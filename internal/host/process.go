@@ -56,6 +56,16 @@ func (k *Kernel) StartAgent(a AgentProcess) (int, error) {
 	return pid, step("start the agent", err)
 }
 
+// FirstID is the host id that is 0 in the user namespace of a process; -1 where that can't be told.
+func FirstID(pid int) int {
+	text, err := readFile(fmt.Sprintf("/proc/%d/uid_map", pid))
+	var inside, outside int
+	if _, bad := fmt.Sscan(text, &inside, &outside); err != nil || bad != nil || inside != 0 {
+		return -1
+	}
+	return outside
+}
+
 // asOwner runs f with a host id as the effective one, which then owns the user namespaces that f makes. What the kernel
 // counts for each user (inotify instances: 128) is counted for the owners of all namespaces above, too: were that root,
 // one machine could take all of it away from the host and from every other machine.

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -37,7 +38,7 @@ func (n *Node) create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 	if err := n.equip(ctx, b); err != nil {
 		return service.SandboxState{}, err
 	}
-	m, err := n.start(ctx, b, s.Limits, needs{})
+	m, err := n.startFirst(ctx, b)
 	if err != nil {
 		return service.SandboxState{}, errors.Join(err, n.strip(b))
 	}
@@ -59,20 +60,42 @@ func (n *Node) create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 // startTime is how long the making of a machine may take.
 const startTime = time.Minute
 
-// start gives the sandbox a clean machine that has what the exec needs: one of the pool's, or a new one.
+// startFirst gives a new sandbox its machine. Where its first program is not yet known, there is time to start the interpreter
+// that it most likely needs.
+func (n *Node) startFirst(ctx context.Context, b *box) (engine.Machine, error) {
+	if b.spec.First != nil {
+		return n.start(ctx, b, b.spec.Limits, needs{warm: warmWith(b, *b.spec.First)})
+	}
+	r, err := n.recipe(ctx, b, b.spec.Limits, needs{warm: warmFor(b)})
+	if err != nil {
+		return nil, err
+	}
+	m, err := n.startBy(ctx, b, r)
+	if err == nil && r.warm != nil {
+		go n.warmUp(n.ctx, m, *r.warm)
+	}
+	return m, err
+}
+
+// start gives the sandbox a clean machine that has what the exec needs.
 func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits, x needs) (engine.Machine, error) {
 	r, err := n.recipe(ctx, b, limits, x)
 	if err != nil {
 		return nil, err
 	}
-	if m := n.lease(ctx, b, r); m != nil {
+	return n.startBy(ctx, b, r)
+}
+
+// startBy takes a machine from the pool, or makes one. Where none has the interpreter running, one without will do.
+func (n *Node) startBy(ctx context.Context, b *box, r recipe) (engine.Machine, error) {
+	m := n.lease(ctx, b, r)
+	if m == nil && r.warm != nil {
+		m = n.lease(ctx, b, r.plain())
+	}
+	if m != nil {
 		return m, nil
 	}
-	m, err := n.make(ctx, r, b.spec.ID)
-	if err == nil {
-		n.warmUp(m, r)
-	}
-	return m, err
+	return n.make(ctx, r, b.spec.ID)
 }
 
 // make makes a machine of its own id, for a sandbox or for the pool.
@@ -94,6 +117,12 @@ func (n *Node) make(ctx context.Context, r recipe, sandboxID string) (engine.Mac
 func (n *Node) startAs(ctx context.Context, spec engine.MachineSpec, way sandbox.Network) (engine.Machine, error) {
 	limited, cancel := n.bounded(ctx, startTime)
 	defer cancel()
+	select { // more at once would only be in each other's way
+	case n.starting <- struct{}{}:
+		defer func() { <-n.starting }()
+	case <-limited.Done():
+		return nil, fmt.Errorf("waiting for other machines to start: %w", limited.Err())
+	}
 	m, err := n.engine.Start(limited, spec)
 	if err != nil {
 		return nil, err

@@ -69,6 +69,7 @@ type needs struct {
 	debian   []string       // Debian packages, as they were asked for
 	layers   []string       // that have them: instead of the image's; nil for those
 	mounts   []engine.Mount // that must be there from the start
+	warm     *agent.Warm    // the interpreter that may be running already; nil: none
 	resolved []string
 	took     time.Duration
 	release  func() // lets its layers go
@@ -80,7 +81,7 @@ func (x needs) fresh() bool { return x.layers != nil || x.mounts != nil }
 // needsOf installs an exec's dependencies, or finds them installed; without an error, release must be called in the end.
 func (n *Node) needsOf(ctx context.Context, b *box, e service.ExecSpec) (needs, error) {
 	if len(e.Deps) == 0 {
-		return needs{release: func() {}}, nil
+		return needs{release: func() {}, warm: warmWith(b, e)}, nil
 	}
 	if n.installer == nil {
 		return needs{}, sandbox.Errorf(sandbox.NotSupported, nil, "this server installs no dependencies; leave deps out")

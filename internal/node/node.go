@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -46,7 +47,8 @@ type Node struct {
 	disks    *disk.Volumes
 	net      *network.Network
 	gpus     *gpu.Pool
-	pool     *pool.Pool // of machines; nil: none
+	pool     *pool.Pool    // of machines; nil: none
+	starting chan struct{} // filled by machines that are being made
 	log      *slog.Logger
 	observe  func(phase string, took time.Duration)
 	ctx      context.Context // ends with Close
@@ -123,6 +125,7 @@ func New(c Config) *Node {
 		n.observe = func(string, time.Duration) {}
 	}
 	n.news.more = make(chan struct{}, 1)
+	n.starting = make(chan struct{}, 4*runtime.NumCPU())
 	n.openPool(c.Pool)
 	go n.sweepEvery(time.Minute)
 	return n

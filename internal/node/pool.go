@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 
+	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/pool"
 )
@@ -68,25 +69,16 @@ func (n *Node) makePooled(ctx context.Context, r recipe) (pool.Item, error) {
 		return nil, err
 	}
 	if r.warm != nil {
-		limited, cancel := n.bounded(ctx, startTime)
-		defer cancel()
-		if err := m.Warm(limited, *r.warm); err != nil { // an exec of it says why, started cold
-			n.log.Debug("an interpreter could not be started ahead", "error", err)
-		}
+		n.warmUp(ctx, m, *r.warm)
 	}
 	return pooled{m, n}, nil
 }
 
-// warmUp starts the interpreter of a new machine's next program beside the answer.
-func (n *Node) warmUp(m engine.Machine, r recipe) {
-	if r.warm == nil {
-		return
+// warmUp starts an interpreter in a machine's waiting process. Where that fails, an exec of it says why, started cold.
+func (n *Node) warmUp(ctx context.Context, m engine.Machine, w agent.Warm) {
+	limited, cancel := n.bounded(ctx, startTime)
+	defer cancel()
+	if err := m.Warm(limited, w); err != nil {
+		n.log.Debug("an interpreter could not be started ahead", "error", err)
 	}
-	go func() {
-		limited, cancel := n.bounded(context.Background(), startTime)
-		defer cancel()
-		if err := m.Warm(limited, *r.warm); err != nil {
-			n.log.Debug("an interpreter could not be started ahead", "error", err)
-		}
-	}()
 }

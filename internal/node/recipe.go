@@ -30,17 +30,33 @@ func (n *Node) recipe(ctx context.Context, b *box, limits sandbox.Limits, x need
 	}
 	r := recipe{network: b.spec.Network, spec: engine.MachineSpec{
 		Stateful: b.spec.Mode == sandbox.Stateful, Layers: img.Layers, Limits: limits, Security: b.spec.Security,
-		WorkingDir: b.spec.WorkingDir, Programs: languages[b.spec.Language].programs, Env: environment(b, nil),
+		WorkingDir: b.spec.WorkingDir, Programs: languages[b.spec.Language].programs, Env: pathIn(environment(b, nil)),
 		Mounts: append(n.mounts(b), x.mounts...), Egress: b.spec.Network.Egress, Resolver: resolver(b.spec.Network),
 	}}
 	r.spec.Limits.TimeoutMS = 0 // an exec's
 	if x.layers != nil {
 		r.spec.Layers = x.layers
 	}
-	if n.pool != nil && r.poolable() && !x.fresh() {
-		r.warm = warmFor(b)
+	if n.pool != nil && r.poolable() {
+		r.warm = x.warm
 	}
 	return r, nil
+}
+
+// pathIn is by what the machine's programs are found: all else of an environment is an exec's.
+func pathIn(env [][2]string) (path [][2]string) {
+	for _, pair := range env {
+		if pair[0] == "PATH" {
+			path = [][2]string{pair}
+		}
+	}
+	return path
+}
+
+// plain makes the same machine without a running interpreter.
+func (r recipe) plain() recipe {
+	r.warm = nil
+	return r
 }
 
 // poolable: nothing of one sandbox alone is in it.

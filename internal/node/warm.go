@@ -30,7 +30,7 @@ func warmWith(b *box, e service.ExecSpec) *agent.Warm {
 	if e.Language == "" {
 		l = languages[b.spec.Language]
 	}
-	if e.Code == nil || len(e.Args) > 0 || !l.warms || !warmable(b, e) || l.plain != nil && l.plain(*e.Code) {
+	if e.Code == nil || !l.warms || !warmable(b, e) || l.plain != nil && l.plain(*e.Code) {
 		return nil
 	}
 	r := program(b, e)
@@ -43,9 +43,9 @@ func warmWith(b *box, e service.ExecSpec) *agent.Warm {
 	return &w
 }
 
-// warmable: no variable that interpreters or their libraries go by is set by the client.
+// warmable: it runs as the sandbox's user, and no variable that interpreters or their libraries go by is set by the client.
 func warmable(b *box, e service.ExecSpec) bool {
-	return b.spec.Mode == sandbox.Ephemeral && !slices.ContainsFunc(b.spec.Env, decides) && !slices.ContainsFunc(e.Env, decides)
+	return b.spec.Mode == sandbox.Ephemeral && (e.User == "" || e.User == b.spec.Security.User) && !slices.ContainsFunc(b.spec.Env, decides) && !slices.ContainsFunc(e.Env, decides)
 }
 
 // deciding are the variables, or how their names begin, by which an interpreter decides what it does when it starts.

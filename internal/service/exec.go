@@ -40,7 +40,7 @@ func (s *Service) Exec(ctx context.Context, namespace, id string, r sandbox.Exec
 		return sandbox.ExecResult{}, err
 	}
 	defer l.next()
-	result, err := s.runIn(ctx, id, p, time.Since(queued))
+	result, err := s.runIn(ctx, id, p, execSpec(p), time.Since(queued))
 	if sandbox.CodeOf(err) == sandbox.Lost {
 		s.noteLoss(context.WithoutCancel(ctx), id)
 	}
@@ -93,9 +93,8 @@ func (l *live) next() {
 	}
 }
 
-func (s *Service) runIn(ctx context.Context, id string, p policy.Exec, queue time.Duration) (sandbox.ExecResult, error) {
+func (s *Service) runIn(ctx context.Context, id string, p policy.Exec, spec ExecSpec, queue time.Duration) (sandbox.ExecResult, error) {
 	stdout, stderr := head{most: p.MaxOutputBytes}, head{most: p.MaxOutputBytes}
-	spec := execSpec(p)
 	outcome, err := s.runtime.Exec(ctx, id, spec, Streams{Stdout: &stdout, Stderr: &stderr})
 	if err != nil {
 		return sandbox.ExecResult{}, err

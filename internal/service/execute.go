@@ -32,7 +32,9 @@ func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sa
 	}
 	record := recordOf(namespace, box)
 	ctx = whileWanted(ctx, p, keep)
-	if _, err := s.runtime.Create(ctx, freshSpec(record, box, operator)); err != nil {
+	spec, first := freshSpec(record, box, operator), execSpec(p)
+	spec.First = &first
+	if _, err := s.runtime.Create(ctx, spec); err != nil {
 		done()
 		return sandbox.ExecResult{}, err
 	}
@@ -45,7 +47,7 @@ func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sa
 			}
 		}()
 	}()
-	return s.runIn(ctx, record.ID, p, 0)
+	return s.runIn(ctx, record.ID, p, first, 0)
 }
 
 // plan applies the policy to both halves of the request and lists the faults of both at once.

@@ -79,6 +79,7 @@ type SandboxSpec struct {
 	Operator   bool // whoever created it has the role operator
 	Unsaid     Unsaid
 	CreateWait time.Duration // how long Create waits for an image that must first be made
+	First      *ExecSpec     // what will run in it first, if that is known: its machine may be made ready for that
 
 	// For Sync, of a sandbox that was there before:
 	Started     bool   // it had a machine (it was not stopped)

@@ -60,25 +60,63 @@ func openRegular(name string) (*os.File, error) {
 	return f, nil
 }
 
-// as runs f on a thread that has the user's file rights and no others; the thread is thrown away after.
+// as runs f on a thread that has the user's file rights and no others. That of a user with none but its own is thrown away
+// after: it can't have its rights back.
 func as(u user, f func() error) error {
 	done := make(chan error)
+	if u.uid == 0 && u.gid == 0 && len(u.groups) == 0 {
+		asRoot(func() { done <- f() })
+		return <-done
+	}
 	host.OnThread(func() {
-		groups := make([]uint32, len(u.groups)+1)
-		for i, g := range u.groups {
-			groups[i] = uint32(g)
-		}
-		if err := setThreadGroups(groups[:len(u.groups)]); err != nil {
-			done <- err
-			return
-		}
-		if err := setThreadIDs(u.uid, u.gid); err != nil {
+		if err := become(u); err != nil {
 			done <- err
 			return
 		}
 		done <- f()
 	})
 	return <-done
+}
+
+// rootThreads have root's file rights and wait for work: most of what the agent does is root's, and a thread is dear.
+var rootThreads = make(chan chan<- func(), 4)
+
+// asRoot lets f run on one of them, beside the caller.
+func asRoot(f func()) {
+	select {
+	case work := <-rootThreads:
+		work <- f
+	default:
+		host.OnThread(func() { serveRoot(f) })
+	}
+}
+
+func serveRoot(f func()) {
+	if err := become(user{}); err != nil {
+		panic("root's file rights: " + err.Error()) // the agent has every capability of its namespace
+	}
+	work := make(chan func())
+	for f != nil {
+		f()
+		select {
+		case rootThreads <- work:
+			f = <-work
+		default: // enough of them wait
+			f = nil
+		}
+	}
+}
+
+// become gives the calling thread the user's file rights.
+func become(u user) error {
+	groups := make([]uint32, len(u.groups)+1)
+	for i, g := range u.groups {
+		groups[i] = uint32(g)
+	}
+	if err := setThreadGroups(groups[:len(u.groups)]); err != nil {
+		return err
+	}
+	return setThreadIDs(u.uid, u.gid)
 }
 
 // makeDir makes a directory with all its parents where they are missing; what is made belongs to the user. field is the

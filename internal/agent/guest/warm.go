@@ -56,7 +56,7 @@ func (x *execution) startWarm(w agent.Warm, gone chan cell.Ended) (bool, error) 
 	}
 	defer fifo.Close()
 	env := environment(x.who, w.Env)
-	argv := append(slices.Clone(w.Interpreter), name)
+	argv := append(append(slices.Clone(w.Interpreter), name), w.Args...)
 	x.warm = &warm{program: cell.Program{Paths: candidates(argv[0], env), Argv: argv, Env: env, Dir: w.Dir}, name: name}
 	if err := x.process.Run(x.warm.program); err != nil {
 		return false, err
@@ -121,7 +121,7 @@ func (w *warm) awaitReader(fifo *os.File, gone chan cell.Ended) error {
 
 // goOn gives the waiting interpreter its program.
 func (x *execution) goOn(run agent.Run) error {
-	if run.Code == nil || len(run.Args) > 0 {
+	if run.Code == nil {
 		return errors.New("a warm interpreter for another program")
 	}
 	if err := as(x.who, func() error { return x.replaceFifo(run) }); err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"outpost.run/outpost/internal/disk"
@@ -26,7 +27,8 @@ type Engine struct {
 	kernel *host.Kernel
 	groups *host.Hierarchies
 	root   host.Cgroup // of the installation
-	dir    string      // DATA/run, one folder a machine
+	dir    string      // DATA/run, one folder a stateful machine
+	memory string      // DATA/mounts, in memory: one folder a machine for what is mounted on its way, and for all an ephemeral one has
 	disks  string      // DATA/disks
 	maker  *disk.Maker
 	ranges *disk.Ranges
@@ -35,6 +37,9 @@ type Engine struct {
 	broken string // a protection that tests leave out, to see that isolation says so
 
 	observe func(phase string, took time.Duration)
+
+	mu    sync.Mutex
+	found map[string]int // host ids of ephemeral machines that a former daemon left
 }
 
 // Options are what an engine needs.
@@ -65,12 +70,12 @@ func Open(o Options) (*Engine, error) {
 		o.Registry = "/run/outpost/ids"
 	}
 	e := &Engine{kernel: o.Kernel, groups: groups, root: groups.Group("outpost-" + o.Installation),
-		dir: filepath.Join(o.DataDir, "run"), disks: filepath.Join(o.DataDir, "disks"), broken: o.Break}
+		dir: filepath.Join(o.DataDir, "run"), disks: filepath.Join(o.DataDir, "disks"), broken: o.Break, found: map[string]int{}}
 	if e.observe = o.Observe; e.observe == nil {
 		e.observe = func(string, time.Duration) {}
 	}
-	e.images = imageMounts{kernel: o.Kernel, dir: filepath.Join(o.DataDir, "mounts")}
-	for _, d := range []*string{&e.dir, &e.disks, &e.images.dir} {
+	e.memory = filepath.Join(o.DataDir, "mounts")
+	for _, d := range []*string{&e.dir, &e.disks, &e.memory} {
 		if err := os.MkdirAll(*d, 0o700); err != nil {
 			return nil, err
 		}
@@ -78,15 +83,18 @@ func Open(o Options) (*Engine, error) {
 			return nil, err
 		}
 	}
-	if err := e.images.open(); err != nil {
+	if err := e.openMemory(); err != nil {
 		return nil, err
 	}
+	e.images = imageMounts{kernel: o.Kernel, dir: e.memory}
 	if e.maker = o.Disks; e.maker == nil {
 		if e.maker, err = disk.NewMaker(filepath.Join(o.DataDir, "templates"), nil); err != nil {
 			return nil, err
 		}
 	}
-	e.maker.Watch(e.disks)
+	if err := e.maker.Watch(e.disks); err != nil {
+		return nil, err
+	}
 	if e.ranges, err = disk.NewRanges(o.Registry, o.Installation, o.DataDir); err != nil {
 		return nil, err
 	}
@@ -105,6 +113,8 @@ func Open(o Options) (*Engine, error) {
 // Close lets go of what the engine itself holds; machines go on.
 func (e *Engine) Close() {
 	e.images.close()
+	e.maker.Forget(e.disks)
+	_ = e.kernel.Detach(e.memory)
 	e.agent.Close()
 	_ = e.root.RemoveEmpty() // stays where machines are in it
 }
@@ -121,7 +131,29 @@ type record struct {
 	Spec      engine.MachineSpec
 }
 
-func (e *Engine) machineDir(id string) string { return filepath.Join(e.dir, id) }
+// openMemory mounts what only this daemon needs. A former one's went with its mount namespace, but for one that ran in ours.
+//
+// Making and removing a few files for each machine would be slow on a disk: ext4 passes over every inode that was freed in the
+// last minutes when it looks for a free one. Source: recently_deleted in fs/ext4/ialloc.c.
+func (e *Engine) openMemory() error {
+	for mounted(e.memory, filepath.Dir(e.memory)) {
+		if err := e.kernel.Detach(e.memory); err != nil {
+			return err
+		}
+	}
+	return e.kernel.MountScratch(e.memory)
+}
+
+// machineDir is where a machine's record and socket are: those of a stateful one outlive the daemon.
+func (e *Engine) machineDir(id string, stateful bool) string {
+	if stateful {
+		return filepath.Join(e.dir, id)
+	}
+	return e.mountDir(id)
+}
+
+// mountDir is where things are mounted on their way into a machine.
+func (e *Engine) mountDir(id string) string { return filepath.Join(e.memory, id) }
 
 func (e *Engine) diskPath(id string) string { return filepath.Join(e.disks, id+".img") }
 
@@ -130,7 +162,7 @@ func (e *Engine) writeRecord(id string, r record) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(e.machineDir(id), "machine.json")
+	path := filepath.Join(e.machineDir(id, r.Stateful), "machine.json")
 	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
 		return err
 	}
@@ -139,14 +171,18 @@ func (e *Engine) writeRecord(id string, r record) error {
 
 func (e *Engine) readRecord(id string) (record, error) {
 	var r record
-	b, err := os.ReadFile(filepath.Join(e.machineDir(id), "machine.json"))
+	b, err := os.ReadFile(filepath.Join(e.machineDir(id, false), "machine.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		b, err = os.ReadFile(filepath.Join(e.machineDir(id, true), "machine.json"))
+	}
 	if err != nil {
 		return r, err
 	}
 	return r, json.Unmarshal(b, &r)
 }
 
-// keepRanges marks the host ids of machines that a former daemon left.
+// keepRanges marks the host ids of machines that a former daemon left. The records of ephemeral ones went with it: their
+// processes tell, if there are any.
 func (e *Engine) keepRanges() error {
 	handles, err := e.List(context.Background())
 	if err != nil {
@@ -155,6 +191,14 @@ func (e *Engine) keepRanges() error {
 	for _, h := range handles {
 		if r, err := e.readRecord(h.ID); err == nil {
 			e.ranges.Keep(r.Slot)
+			continue
+		}
+		for _, pid := range e.root.Child(h.ID).Processes() {
+			if slot, ok := e.ranges.Slot(host.FirstID(pid)); ok {
+				e.ranges.Keep(slot)
+				e.found[h.ID] = slot
+				break
+			}
 		}
 	}
 	return nil
@@ -172,7 +216,7 @@ func (e *Engine) List(context.Context) ([]engine.Handle, error) {
 		r, _ := e.readRecord(id)
 		handles = append(handles, engine.Handle{ID: id, SandboxID: r.SandboxID, Stateful: r.Stateful})
 	}
-	for _, dir := range []string{e.dir, e.disks} {
+	for _, dir := range []string{e.dir, e.memory, e.disks} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return nil, err
@@ -201,16 +245,46 @@ func (e *Engine) Remove(ctx context.Context, h engine.Handle) error {
 	if err := e.Halt(ctx, h); err != nil {
 		return err
 	}
-	if err := os.Remove(e.diskPath(h.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := e.removeDisk(h.ID, recordErr == nil && !r.Stateful); err != nil {
 		return err
 	}
-	if err := removeDir(e.machineDir(h.ID)); err != nil {
+	if err := e.removeDirs(h.ID); err != nil {
 		return err
 	}
 	if recordErr == nil {
 		e.ranges.Free(r.Slot)
+	} else {
+		e.freeFound(h.ID)
 	}
 	return nil
+}
+
+// removeDisk removes a machine's disk, or keeps its file for the next machine.
+func (e *Engine) removeDisk(id string, again bool) error {
+	if again {
+		return e.maker.Return(e.diskPath(id))
+	}
+	if err := os.Remove(e.diskPath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (e *Engine) removeDirs(id string) error {
+	if err := removeDir(e.machineDir(id, false)); err != nil {
+		return err
+	}
+	return removeDir(e.machineDir(id, true))
+}
+
+// freeFound frees the host ids of a machine that keepRanges found.
+func (e *Engine) freeFound(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if slot, ok := e.found[id]; ok {
+		e.ranges.Free(slot)
+		delete(e.found, id)
+	}
 }
 
 // removeDir removes a machine's folder, one file system deep: whatever is mounted below stops it.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"strings"
 
 	"outpost.run/outpost/internal/host"
@@ -18,14 +19,18 @@ type Held struct {
 	Busy      bool     // a program runs in it, not the agent alone
 }
 
-// FindHeld lists what carries an installation's mark on this host. It changes nothing and needs no Engine.
-func FindHeld(dataDir, installation string) ([]Held, error) {
+// FindHeld lists what carries an installation's mark on this host. It changes nothing and needs no Engine. daemon is the pid of
+// the one that runs, 0 for none: only through it can be seen what it keeps in memory.
+func FindHeld(dataDir, installation string, daemon int) ([]Held, error) {
 	groups, err := host.FindHierarchies()
 	if err != nil {
 		return nil, err
 	}
 	root := groups.Group("outpost-" + installation)
 	reader := &Engine{dir: resolved(filepath.Join(dataDir, "run")), disks: resolved(filepath.Join(dataDir, "disks"))}
+	if memory := resolved(filepath.Join(dataDir, "mounts")); daemon > 0 {
+		reader.memory = filepath.Join("/proc", strconv.Itoa(daemon), "root", memory)
+	}
 	found := map[string]*Held{}
 	add := func(id, format string, args ...any) {
 		if !strings.HasPrefix(id, "m_") {

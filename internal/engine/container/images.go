@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"outpost.run/outpost/internal/host"
@@ -28,29 +27,6 @@ type imageMount struct {
 
 // mountsMost is how many are kept: every set of dependencies is a layer of its own.
 const mountsMost = 512
-
-// open makes the folder and takes away what a former daemon left in it.
-func (m *imageMounts) open() error {
-	if err := os.MkdirAll(m.dir, 0o700); err != nil {
-		return err
-	}
-	left, err := os.ReadDir(m.dir)
-	if err != nil {
-		return err
-	}
-	for _, d := range left {
-		at := filepath.Join(m.dir, d.Name())
-		if mounted(at, m.dir) {
-			if err := m.kernel.Detach(at); err != nil {
-				return err
-			}
-		}
-		if err := os.Remove(at); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
 
 // clone gives a detached tree of a layer, whose ids are those of the user namespace.
 func (m *imageMounts) clone(layer string, userns *os.File) (*os.File, error) {
@@ -96,7 +72,7 @@ func (m *imageMounts) attach(layer string) (mount imageMount, err error) {
 	if err != nil {
 		return mount, err
 	}
-	at, err := os.MkdirTemp(m.dir, "layer-") // the next daemon may be there before this one has gone
+	at, err := os.MkdirTemp(m.dir, "layer-")
 	if err == nil {
 		if err = m.kernel.Attach(tree, at); err != nil {
 			os.Remove(at)

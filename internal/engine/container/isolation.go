@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -122,10 +123,22 @@ type seen struct {
 	limits      host.CgroupLimits
 	root        unix.Statfs_t
 	links       []string
+
+	namespaces map[string]string // by their paths below /proc
 }
 
-// Isolation implements engine.Exec.
+// Isolation implements engine.Exec: what was read when the machine was last asked, since its first process only waits.
 func (p *place) Isolation() sandbox.Isolation {
+	if p.known == nil {
+		i := p.readIsolation()
+		p.known = &i
+	}
+	i := *p.known
+	i.Requested, i.Effective, i.Missing = slices.Clone(i.Requested), slices.Clone(i.Effective), slices.Clone(i.Missing)
+	return i
+}
+
+func (p *place) readIsolation() sandbox.Isolation {
 	i := sandbox.Isolation{Engine: "container", Requested: []string{}, Effective: []string{}, Missing: []string{}}
 	s := p.look()
 	for _, x := range protections {
@@ -146,7 +159,7 @@ func (p *place) look() *seen {
 	if p.pid == 0 {
 		return nil
 	}
-	s := &seen{proc: fmt.Sprintf("/proc/%d", p.pid), agent: fmt.Sprintf("/proc/%d", p.m.process.Pid), status: map[string]string{}, rlimits: map[string]string{}, limits: p.group.Limits()}
+	s := &seen{proc: fmt.Sprintf("/proc/%d", p.pid), agent: fmt.Sprintf("/proc/%d", p.m.process.Pid), status: map[string]string{}, rlimits: map[string]string{}, limits: p.group.Limits(), namespaces: map[string]string{}}
 	status, err := os.ReadFile(s.proc + "/status")
 	if err != nil {
 		return nil
@@ -182,13 +195,32 @@ func (s *seen) caps(set string) uint64 {
 }
 
 // apart: the namespace is not the daemon's.
-func (s *seen) apart(ns string) bool { return differ("/proc/self/ns/"+ns, s.proc+"/ns/"+ns) }
+func (s *seen) apart(ns string) bool { return differ(own()[ns], s.namespace(s.proc, ns)) }
 
 // belowAgent: nor the agent's.
-func (s *seen) belowAgent(ns string) bool { return differ(s.agent+"/ns/"+ns, s.proc+"/ns/"+ns) }
-
-func differ(a, b string) bool {
-	x, err1 := os.Readlink(a)
-	y, err2 := os.Readlink(b)
-	return err1 == nil && err2 == nil && x != y
+func (s *seen) belowAgent(ns string) bool {
+	return differ(s.namespace(s.agent, ns), s.namespace(s.proc, ns))
 }
+
+// differ: both are known, and not the same.
+func differ(a, b string) bool { return a != "" && b != "" && a != b }
+
+// namespace names one of a process's, "" where it can't be read.
+func (s *seen) namespace(proc, ns string) string {
+	path := proc + "/ns/" + ns
+	name, ok := s.namespaces[path]
+	if !ok {
+		name, _ = os.Readlink(path)
+		s.namespaces[path] = name
+	}
+	return name
+}
+
+// own are the daemon's namespaces, which it never leaves.
+var own = sync.OnceValue(func() map[string]string {
+	all := map[string]string{}
+	for _, ns := range []string{"user", "pid", "mnt", "net", "ipc", "uts", "cgroup"} {
+		all[ns], _ = os.Readlink("/proc/self/ns/" + ns)
+	}
+	return all
+})

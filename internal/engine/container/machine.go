@@ -44,6 +44,8 @@ func newMachine(e *Engine, spec engine.MachineSpec) *machine {
 	return &machine{e: e, spec: spec, group: e.root.Child(spec.ID), left: map[string]host.Cgroup{}}
 }
 
+func (m *machine) dir() string { return m.e.machineDir(m.spec.ID, m.spec.Stateful) }
+
 // Handle implements engine.Machine.
 func (m *machine) Handle() engine.Handle {
 	m.mu.Lock()
@@ -70,7 +72,8 @@ func (m *machine) Isolation() sandbox.Isolation {
 // look reads what is in force while the first process waits: what is added to a machine after its start counts, too.
 func (m *machine) look() {
 	if m.first != nil {
-		m.isolation = m.first.Isolation()
+		m.isolation = m.first.readIsolation()
+		m.first.known = &m.isolation
 	}
 }
 
@@ -220,7 +223,7 @@ func removeGroup(ctx context.Context, g host.Cgroup) error {
 	}
 	wait := 200 * time.Microsecond
 	for end := time.Now().Add(5 * time.Second); ; {
-		err := g.Remove()
+		err := g.Remove("programs/"+firstPlace, "programs", "agent")
 		if err == nil || !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
 			return err
 		}
@@ -234,9 +237,9 @@ func removeGroup(ctx context.Context, g host.Cgroup) error {
 }
 
 // listen makes the socket at which the agent is found, also by the next daemon.
-func (e *Engine) listen(id string) (*os.File, error) {
+func (m *machine) listen() (*os.File, error) {
 	var listener *net.UnixListener
-	err := e.shortPath(id, func(path string) (err error) {
+	err := m.shortPath(func(path string) (err error) {
 		listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 		return err
 	})
@@ -251,8 +254,8 @@ func (e *Engine) listen(id string) (*os.File, error) {
 const agentSocket = "agent.sock"
 
 // shortPath names the agent's socket in less than the 108 bytes of a socket address, however long the data directory is.
-func (e *Engine) shortPath(id string, f func(path string) error) error {
-	dir, err := os.OpenFile(e.machineDir(id), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+func (m *machine) shortPath(f func(path string) error) error {
+	dir, err := os.OpenFile(m.dir(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
@@ -262,7 +265,7 @@ func (e *Engine) shortPath(id string, f func(path string) error) error {
 
 func (m *machine) dial(ctx context.Context) (*agent.Conn, error) {
 	var conn net.Conn
-	err := m.e.shortPath(m.spec.ID, func(path string) (err error) {
+	err := m.shortPath(func(path string) (err error) {
 		conn, err = (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "unix", path)
 		return err
 	})

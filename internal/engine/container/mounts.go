@@ -117,7 +117,7 @@ func (m *machine) layerTree(layer string, userns *os.File) (*os.File, error) {
 }
 
 func (m *machine) deviceTree(device string) (*os.File, error) {
-	scratch := filepath.Join(m.e.machineDir(m.spec.ID), "dev")
+	scratch := filepath.Join(m.e.mountDir(m.spec.ID), "dev")
 	if err := os.Mkdir(scratch, 0o700); err != nil && !os.IsExist(err) {
 		return nil, err
 	}

@@ -30,6 +30,8 @@ type place struct {
 	oom    *os.File
 	close  sync.Once
 
+	known *sandbox.Isolation // as it was last read; nil: not yet
+
 	warm    *agent.Warm   // nil: the process is parked
 	spoilt  bool          // it ended while it was being warmed
 	warming chan struct{} // closed when warm and spoilt say what is; nil: that was never asked
@@ -88,7 +90,7 @@ func (m *machine) park(ctx context.Context, x engine.ExecSpec) (*place, error) {
 	if _, err := p.conn.Park(request, join...); err != nil {
 		return nil, err
 	}
-	if pids := p.group.Processes(); len(pids) == 1 {
+	if pids := p.group.Members(); len(pids) == 1 {
 		p.pid = pids[0]
 	}
 	if p.oom != nil {

@@ -56,19 +56,27 @@ func (m *machine) claim(_ context.Context, undo *host.Undo) error {
 		return err
 	}
 	m.slot, m.base = slot, m.e.ranges.Base(slot)
-	dir := m.e.machineDir(m.spec.ID)
 	undo.Add(func() {
 		m.e.kernel.Undo(func() {
 			if !m.group.Exists() { // else a process of it does not die, and its record and host ids stay for the sweep
-				_ = removeDir(dir)
+				_ = m.e.removeDirs(m.spec.ID)
 				m.e.ranges.Free(slot)
 			}
 		})
 	})
-	if err := m.e.kernel.MakeDir(dir); err != nil {
+	if err := m.makeDirs(); err != nil {
 		return err
 	}
 	return m.e.writeRecord(m.spec.ID, m.record())
+}
+
+func (m *machine) makeDirs() error {
+	if m.spec.Stateful && !m.spec.Again {
+		if err := m.e.kernel.MakeDir(m.dir()); err != nil {
+			return err
+		}
+	}
+	return m.e.kernel.MakeDir(m.e.mountDir(m.spec.ID))
 }
 
 func (m *machine) record() record {
@@ -93,7 +101,13 @@ func (m *machine) claimAgain(_ context.Context, undo *host.Undo) error {
 	if err := m.e.unmountAll(m.spec.ID); err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(m.e.machineDir(m.spec.ID), agentSocket)); err != nil && !os.IsNotExist(err) {
+	if err := removeDir(m.e.mountDir(m.spec.ID)); err != nil {
+		return err
+	}
+	if err := m.makeDirs(); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(m.dir(), agentSocket)); err != nil && !os.IsNotExist(err) {
 		return err
 	}
 	return m.e.writeRecord(m.spec.ID, m.record())
@@ -145,7 +159,7 @@ func (m *machine) makeDisk(ctx context.Context, undo *host.Undo) error {
 }
 
 func (m *machine) mountDisk(ctx context.Context, undo *host.Undo) error {
-	k, at := m.e.kernel, filepath.Join(m.e.machineDir(m.spec.ID), "d")
+	k, at := m.e.kernel, filepath.Join(m.e.mountDir(m.spec.ID), "d")
 	if m.spec.Again {
 		if err := free(ctx, m.e.diskPath(m.spec.ID)); err != nil {
 			return err
@@ -184,12 +198,12 @@ func (m *machine) mountDisk(ctx context.Context, undo *host.Undo) error {
 
 // startAgent starts the machine's first process. It waits for its setup.
 func (m *machine) startAgent(ctx context.Context, undo *host.Undo) error {
-	listener, err := m.e.listen(m.spec.ID)
+	listener, err := m.listen()
 	if err != nil {
 		return err
 	}
 	defer listener.Close()
-	log, err := os.OpenFile(filepath.Join(m.e.machineDir(m.spec.ID), "agent.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(filepath.Join(m.dir(), "agent.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -281,7 +295,7 @@ func (m *machine) furnish(ctx context.Context, _ *host.Undo) error {
 // root mounts the overlay of the image's layers, id-mapped, under the machine's disk. What it needs on the way is
 // attached only until the overlay holds it, and named by short relative paths, since programs can read them.
 func (m *machine) root() (*os.File, error) {
-	k, dir := m.e.kernel, m.e.machineDir(m.spec.ID)
+	k, dir := m.e.kernel, m.e.mountDir(m.spec.ID)
 	userns, err := m.namespace("user")
 	if err != nil {
 		return nil, err
@@ -317,7 +331,7 @@ func (m *machine) attachLayer(layer string, userns *os.File, at string) error {
 
 // unmountAll takes everything off a machine's folder.
 func (e *Engine) unmountAll(id string) error {
-	dir := e.machineDir(id)
+	dir := e.mountDir(id)
 	entries, _ := os.ReadDir(dir)
 	for _, d := range entries {
 		path := filepath.Join(dir, d.Name())
@@ -338,8 +352,11 @@ func mounted(path, parent string) bool {
 	return err1 == nil && err2 == nil && a.Mnt_id != b.Mnt_id
 }
 
+// firstPlace is the name of the place that waits from the machine's start.
+const firstPlace = "first"
+
 func (m *machine) parkFirst(ctx context.Context, _ *host.Undo) error {
-	p, err := m.park(ctx, engine.ExecSpec{ID: "first", User: m.spec.Security.User, Limits: m.spec.Limits})
+	p, err := m.park(ctx, engine.ExecSpec{ID: firstPlace, User: m.spec.Security.User, Limits: m.spec.Limits})
 	if err != nil {
 		return err
 	}

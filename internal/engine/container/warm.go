@@ -48,7 +48,7 @@ func (p *place) ready(ctx context.Context, want *agent.Warm) bool {
 // discard ends the process, and waits for a moment until it holds nothing of the machine's memory and processes any more.
 func (p *place) discard(ctx context.Context) {
 	p.Close()
-	for wait := 100 * time.Microsecond; wait < 20*time.Millisecond && len(p.group.Processes()) > 0; wait *= 2 {
+	for wait := 100 * time.Microsecond; wait < 20*time.Millisecond && len(p.group.Members()) > 0; wait *= 2 {
 		select {
 		case <-ctx.Done():
 			return
