@@ -20,6 +20,11 @@ type Engine interface {
 	// Errors: UserNotFound, LanguageRuntimeMissing, Invalid (a directory), Capacity (the host is full, try later), Lost
 	// (spec.Again, and nothing of it is left).
 	Start(ctx context.Context, spec MachineSpec) (Machine, error)
+	// Blank makes what of an ephemeral machine needs neither image nor limits, but for its disk_mb; a Start that is given it is so
+	// much sooner. Its machine is Pooled.
+	//
+	// Errors: those of Start that no image causes.
+	Blank(ctx context.Context, id string, diskMB int) (Blank, error)
 	// Recover takes over a living machine of a former daemon. Error Lost: it is not alive or does not answer.
 	Recover(ctx context.Context, h Handle) (Machine, error)
 	// List names everything on the host that carries this installation's mark, alive or half made.
@@ -44,6 +49,7 @@ type MachineSpec struct {
 	Mounts     []Mount     // beside the layers
 	Egress     string      // none, public or allow; what comes of it is the node's to connect, by EgressInterface
 	Resolver   string      // the address of the DNS that programs find there; "" for none
+	Blank      Blank       `json:"-"` // of this ID and disk_mb; nil: none. It is Start's from then on, also where that fails
 	Again      bool        // a stateful machine of this ID was halted: it starts on its own disk, host ids and layers
 }
 
@@ -71,6 +77,20 @@ const (
 	HostMount   MountKind = "host"   // a file or folder of the host: read-only
 	LinkMount   MountKind = "link"   // no mount, but a symbolic link to Source; for Start alone
 )
+
+// Blank is the beginning of a machine.
+type Blank interface {
+	// ID is the machine's.
+	ID() string
+	// Dead is closed when it has ended by itself or by Stop.
+	Dead() <-chan struct{}
+	// Memory is what the kernel counts for all of it, in bytes.
+	Memory() int64
+	// NetworkNamespace opens the one that the machine's packets will be in.
+	NetworkNamespace() (*os.File, error)
+	// Stop removes everything of it; idempotent.
+	Stop(ctx context.Context) error
+}
 
 // Handle is by what a machine is found again.
 type Handle struct {

@@ -132,6 +132,14 @@ func (k *Kernel) MakeCgroup(g Cgroup, groups bool, l CgroupLimits) error {
 	return g.limit(l)
 }
 
+// LimitCgroup limits a group that was made without.
+func (k *Kernel) LimitCgroup(g Cgroup, l CgroupLimits) error {
+	if err := k.enter("limit cgroup"); err != nil {
+		return err
+	}
+	return g.limit(l)
+}
+
 // Delegate makes sure that the v2 root hands its controllers on; without v2 there is nothing to do.
 func (k *Kernel) Delegate(h *Hierarchies) error {
 	if !h.V2() {

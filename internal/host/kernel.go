@@ -5,6 +5,7 @@ package host
 import (
 	"fmt"
 	"os"
+	"sync"
 )
 
 // Kernel is the host's kernel. The zero value is not usable; see New.
@@ -49,11 +50,19 @@ func step(name string, err error) error {
 	return &StepError{Step: name, Err: err}
 }
 
-// Undo collects what takes back a half-done work; Run does so, last first, unless Keep was called.
-type Undo struct{ steps []func() }
+// Undo collects what takes back a half-done work; Run does so, last first, unless Keep was called. Parts of the work that are
+// done at once may Add at once.
+type Undo struct {
+	mu    sync.Mutex
+	steps []func()
+}
 
 // Add adds one step.
-func (u *Undo) Add(f func()) { u.steps = append(u.steps, f) }
+func (u *Undo) Add(f func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.steps = append(u.steps, f)
+}
 
 // Keep forgets all steps: the work is done.
 func (u *Undo) Keep() { u.steps = nil }

@@ -95,20 +95,20 @@ func (n *Node) startBy(ctx context.Context, b *box, r recipe) (engine.Machine, e
 	if m != nil {
 		return m, nil
 	}
-	return n.make(ctx, r, b.spec.ID)
+	return n.make(ctx, r, b.spec.ID, n.takeBlank(ctx, r))
 }
 
-// make makes a machine of its own id, for a sandbox or for the pool.
-func (n *Node) make(ctx context.Context, r recipe, sandboxID string) (engine.Machine, error) {
-	id, err := n.own()
-	if err != nil {
+// make makes a machine, for a sandbox or for the pool, of its own id or of a blank's.
+func (n *Node) make(ctx context.Context, r recipe, sandboxID string, begun engine.Blank) (m engine.Machine, err error) {
+	spec := r.spec
+	if begun != nil {
+		spec.ID, spec.Blank = begun.ID(), begun
+	} else if spec.ID, err = n.own(); err != nil {
 		return nil, err
 	}
-	spec := r.spec
-	spec.ID, spec.SandboxID = id, sandboxID
-	m, err := n.startAs(ctx, spec, r.network)
-	if err != nil {
-		n.disown(id)
+	spec.SandboxID = sandboxID
+	if m, err = n.startAs(ctx, spec, r.network); err != nil {
+		n.disown(spec.ID)
 	}
 	return m, err
 }
@@ -121,7 +121,11 @@ func (n *Node) startAs(ctx context.Context, spec engine.MachineSpec, way sandbox
 	case n.starting <- struct{}{}:
 		defer func() { <-n.starting }()
 	case <-limited.Done():
-		return nil, fmt.Errorf("waiting for other machines to start: %w", limited.Err())
+		err := fmt.Errorf("waiting for other machines to start: %w", limited.Err())
+		if spec.Blank != nil {
+			err = errors.Join(err, spec.Blank.Stop(context.WithoutCancel(ctx)))
+		}
+		return nil, err
 	}
 	m, err := n.engine.Start(limited, spec)
 	if err != nil {

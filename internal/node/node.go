@@ -198,13 +198,19 @@ func (n *Node) disown(id string) {
 	delete(n.machines, id)
 }
 
+// answerTime is how long the end of a machine waits for the answer that its program gave.
+const answerTime = 2 * time.Millisecond
+
 // end removes a machine in the background; Close waits for it.
-func (n *Node) end(m engine.Machine) {
+func (n *Node) end(m engine.Machine) { n.later(func() { n.endNow(m) }) }
+
+// later runs f in the background; Close waits for it.
+func (n *Node) later(f func()) {
 	n.ending.Add(1)
-	go func() {
+	time.AfterFunc(answerTime, func() {
 		defer n.ending.Done()
-		n.endNow(m)
-	}()
+		f()
+	})
 }
 
 func (n *Node) endNow(m engine.Machine) {

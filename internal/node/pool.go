@@ -64,7 +64,7 @@ func (n *Node) lease(ctx context.Context, b *box, r recipe) engine.Machine {
 
 // makePooled makes a machine for the pool, its interpreter running.
 func (n *Node) makePooled(ctx context.Context, r recipe) (pool.Item, error) {
-	m, err := n.make(ctx, r, engine.Pooled)
+	m, err := n.make(ctx, r, engine.Pooled, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,8 @@
 // machines: what it keeps is an Item, kept on the shelf of its key.
 //
 // How many a shelf holds follows the demand: each ask that finds none doubles it, each minute half of what was not needed
-// goes. A key has a shelf from its second ask on. In sum the shelves are bounded in number and in memory; where there is no
+// goes. A key has a shelf from its second ask on. Where half of a shelf is left, nothing is made while asks follow one another: they
+// need the processors. In sum the shelves are bounded in number and in memory; where there is no
 // room the shelf that was asked for longest ago gives way, and when the host's memory is short they are emptied.
 package pool
 
@@ -78,9 +79,11 @@ type kept struct {
 }
 
 const (
-	remembered = 512              // keys that have no items are remembered, so many
-	stale      = 2 * time.Minute  // after which a shelf that nobody asks for is given up
-	lookEvery  = 10 * time.Second // for what is stale and for the host's memory
+	least      = 4                     // of a shelf that is asked for
+	breath     = 15 * time.Millisecond // without an ask, before more is made where half is left: who asked works meanwhile
+	remembered = 512                   // keys that have no items are remembered, so many
+	stale      = 2 * time.Minute       // after which a shelf that nobody asks for is given up
+	lookEvery  = 10 * time.Second      // for what is stale and for the host's memory
 	afterError = 5 * time.Second
 )
 
@@ -113,7 +116,7 @@ func (p *Pool) Take(ctx context.Context, key, owner string, maker Make) Item {
 		return item
 	}
 	if s.asked > 1 {
-		s.want = min(max(2, 2*s.want), p.most(s))
+		s.want = min(max(least, 2*s.want), p.most(s))
 	}
 	if s.making > len(s.waiters) {
 		w := make(chan Item, 1)
@@ -283,11 +286,19 @@ func (p *Pool) neediest() *shelf {
 		return nil
 	}
 	var which *shelf
-	most, now := 0, time.Now()
+	most, now, later := 0, time.Now(), false
 	for _, s := range p.shelves {
-		if lacks := s.want - len(s.idle) - s.making + len(s.waiters); lacks > most && now.After(s.rest) {
+		lacks := s.want - len(s.idle) - s.making + len(s.waiters)
+		switch {
+		case lacks <= most || now.Before(s.rest):
+		case 2*len(s.idle) >= s.want && now.Sub(s.used) < breath:
+			later = true
+		default:
 			which, most = s, lacks
 		}
+	}
+	if which == nil && later {
+		time.AfterFunc(breath, p.stir)
 	}
 	if which == nil || p.o.Low() {
 		return nil

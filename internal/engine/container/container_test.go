@@ -92,11 +92,11 @@ func TestStartDiesCleanAtEveryCall(t *testing.T) {
 	needs(t)
 	layers := imagetest.Layers(t, imagetest.Python)
 	for _, how := range []hosttest.How{hosttest.Fail, hosttest.Crash} {
-		for _, stateful := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, stateful %v", how, stateful), func(t *testing.T) {
+		for _, kind := range []string{"ephemeral", "stateful", "on a blank"} {
+			t.Run(fmt.Sprintf("%s, %s", how, kind), func(t *testing.T) {
 				in := newInstall(t)
 				for n := 1; ; n++ {
-					if dieAt(t, in, n, how, stateful, layers) {
+					if dieAt(t, in, n, how, kind, layers) {
 						if n-1 < 10 {
 							t.Errorf("only %d kernel calls were seen: some go past the seam", n-1)
 						}
@@ -109,7 +109,7 @@ func TestStartDiesCleanAtEveryCall(t *testing.T) {
 }
 
 // dieAt lets call n of making and stopping a machine go wrong; true if there were fewer calls.
-func dieAt(t *testing.T, in *install, n int, how hosttest.How, stateful bool, layers []string) bool {
+func dieAt(t *testing.T, in *install, n int, how hosttest.How, kind string, layers []string) bool {
 	calm := in.open() // what is called to open an engine is not what is tested
 	calm.Close()
 	k := hosttest.New(0, how)
@@ -118,10 +118,16 @@ func dieAt(t *testing.T, in *install, n int, how hosttest.How, stateful bool, la
 	in.Kernel = host.New()
 	k.Arm(n)
 	spec := enginetest.Spec(layers)
-	spec.Stateful = stateful
-	m, err := e.Start(t.Context(), spec)
+	spec.Stateful = kind == "stateful"
+	var err error
+	if kind == "on a blank" {
+		spec.Blank, err = e.Blank(t.Context(), spec.ID, spec.Limits.DiskMB)
+	}
 	if err == nil {
-		err = m.Stop(t.Context())
+		var m engine.Machine
+		if m, err = e.Start(t.Context(), spec); err == nil {
+			err = m.Stop(t.Context())
+		}
 	}
 	call, hit := k.Hit()
 	if hit && err == nil && call != "detach" { // taking a helper mount off may fail: the end takes it off again

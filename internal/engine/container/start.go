@@ -2,10 +2,12 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,26 +29,76 @@ const (
 // Start implements engine.Engine.
 func (e *Engine) Start(ctx context.Context, spec engine.MachineSpec) (engine.Machine, error) {
 	m := newMachine(e, spec)
+	begin := m.begin(spec.Again)
+	if spec.Blank != nil {
+		m = spec.Blank.(blank).machine
+		m.spec = spec
+		begin = []phase{{"lease", m.leaseBlank}}
+	}
+	rest := []phase{{"furnish", m.furnish}, {"park", m.parkFirst}, {"settle", m.settle}}
+	if err := m.make(ctx, append(begin, rest...)); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// make goes through phases, and takes all back where one fails.
+func (m *machine) make(ctx context.Context, phases []phase) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	var undo host.Undo
 	defer undo.Run()
-	claim, disk := m.claim, m.makeDisk
-	if spec.Again {
-		claim, disk = m.claimAgain, m.mountDisk
-	}
-	for _, step := range []struct {
-		phase string
-		do    func(context.Context, *host.Undo) error
-	}{{"claim", claim}, {"groups", m.makeGroups}, {"disk", disk}, {"agent", m.startAgent}, {"furnish", m.furnish}, {"park", m.parkFirst}, {"settle", m.settle}} {
-		began := time.Now()
-		if err := step.do(ctx, &undo); err != nil {
-			return nil, internal(err, "the machine could not be made")
+	for _, p := range phases {
+		if err := p.run(ctx, m.e, &undo); err != nil {
+			return internal(err, "the machine could not be made")
 		}
-		e.observe(step.phase, time.Since(began))
 	}
 	undo.Keep()
-	return m, nil
+	return nil
+}
+
+// begin are the phases that need no image.
+func (m *machine) begin(again bool) []phase {
+	claim, disk := m.claim, m.makeDisk
+	if again {
+		claim, disk = m.claimAgain, m.mountDisk
+	}
+	apart := m.together([]phase{{"agent", m.startAgent}}, []phase{{"groups", m.makeGroups}, {"disk", disk}})
+	return []phase{{"claim", claim}, {"", apart}, {"", m.moveAgent}}
+}
+
+// phase is a step of a machine's making.
+type phase struct {
+	name string // as it is observed; "": it is not
+	do   func(context.Context, *host.Undo) error
+}
+
+func (p phase) run(ctx context.Context, e *Engine, undo *host.Undo) error {
+	began := time.Now()
+	err := p.do(ctx, undo)
+	if err == nil && p.name != "" {
+		e.observe(p.name, time.Since(began))
+	}
+	return err
+}
+
+// together runs rows of phases at once, each row in its order, and returns when all have ended.
+func (m *machine) together(rows ...[]phase) func(context.Context, *host.Undo) error {
+	return func(ctx context.Context, undo *host.Undo) error {
+		failed := make([]error, len(rows))
+		var all sync.WaitGroup
+		for i, row := range rows {
+			all.Go(func() {
+				for _, p := range row {
+					if failed[i] = p.run(ctx, m.e, undo); failed[i] != nil {
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		return errors.Join(failed...)
+	}
 }
 
 // claim takes host ids and writes the record, before anything is made that a name can't tell.
@@ -230,8 +282,13 @@ func (m *machine) startAgent(ctx context.Context, undo *host.Undo) error {
 	})
 	// When the host's memory runs out, it is not worth more than the host's own programs.
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("500"), 0)
+	return nil
+}
+
+// moveAgent begins to move the agent into its control group.
+func (m *machine) moveAgent(ctx context.Context, undo *host.Undo) error {
 	m.moved = make(chan error, 1)
-	go func() { m.moved <- m.e.kernel.AddProcess(m.group.Child("agent"), pid) }()
+	go func() { m.moved <- m.e.kernel.AddProcess(m.group.Child("agent"), m.process.Pid) }()
 	if m.spec.Stateful { // it is about to let go of its lifeline, and must be found by its group from then on
 		return m.settle(ctx, undo)
 	}

@@ -35,7 +35,7 @@ type suite struct {
 
 // Run runs every case, each on an engine of its own that must be left with nothing on the host.
 func Run(t *testing.T, s Subject) {
-	for _, c := range slices.Concat(cases, again) {
+	for _, c := range slices.Concat(cases, again, ahead) {
 		t.Run(c.name, func(t *testing.T) {
 			e := s.Open(t)
 			t.Cleanup(func() { // t.Context() is already cancelled here
