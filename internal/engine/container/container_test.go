@@ -76,12 +76,22 @@ func (i *install) open() *container.Engine {
 	return e
 }
 
-func TestContainerEngine(t *testing.T) {
+func TestContainerEngine(t *testing.T) { runSuite(t, false) }
+
+// TestContainerEngineOnKernelsThatMustAttach does on any kernel what those before 6.15 need.
+func TestContainerEngineOnKernelsThatMustAttach(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the kernels of make test-kernels do so")
+	}
+	runSuite(t, true)
+}
+
+func runSuite(t *testing.T, attach bool) {
 	needs(t)
 	layers := imagetest.Layers(t, imagetest.Python)
 	var now *install
 	enginetest.Run(t, enginetest.Subject{
-		Open:   func(t *testing.T) engine.Engine { now = newInstall(t); return now.open() },
+		Open:   func(t *testing.T) engine.Engine { now = newInstall(t); now.Attach = attach; return now.open() },
 		Reopen: func(*testing.T) engine.Engine { return now.open() },
 		Layers: layers,
 	})

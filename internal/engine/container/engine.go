@@ -34,6 +34,7 @@ type Engine struct {
 	ranges *disk.Ranges
 	agent  *os.File
 	images imageMounts
+	afloat bool   // roots are made of trees that are attached nowhere
 	broken string // a protection that tests leave out, to see that isolation says so
 
 	observe func(phase string, took time.Duration)
@@ -50,6 +51,7 @@ type Options struct {
 	Disks        *disk.Maker // nil: one of the engine's own, without a budget
 	Registry     string      // of host id blocks, shared by all installations of a host; "" is /run/outpost/ids
 	Break        string      // tests only: the isolation not to put in force
+	Attach       bool        // tests only: make roots as kernels before 6.15 must
 
 	Observe func(phase string, took time.Duration) // hears of each step of a machine's making, and of its stop; nil: nobody does
 }
@@ -70,7 +72,7 @@ func Open(o Options) (*Engine, error) {
 		o.Registry = "/run/outpost/ids"
 	}
 	e := &Engine{kernel: o.Kernel, groups: groups, root: groups.Group("outpost-" + o.Installation),
-		dir: filepath.Join(o.DataDir, "run"), disks: filepath.Join(o.DataDir, "disks"), broken: o.Break, found: map[string]int{}}
+		dir: filepath.Join(o.DataDir, "run"), disks: filepath.Join(o.DataDir, "disks"), afloat: host.CanOverlayDetached() && !o.Attach, broken: o.Break, found: map[string]int{}}
 	if e.observe = o.Observe; e.observe == nil {
 		e.observe = func(string, time.Duration) {}
 	}

@@ -27,7 +27,8 @@ type machine struct {
 	slot      int // of host ids
 	base      int // the first of them
 	process   *host.Process
-	disk      *os.File   // its file system, to shut it down; nil after a recovery
+	disk      *os.File   // the root of its file system, to shut it down; nil after a recovery
+	tree      *os.File   // the mount of its disk, until the root is made of it
 	line      *os.File   // see lifeline
 	moved     chan error // tells that the agent is in its control group; nil once that is known
 	isolation sandbox.Isolation
@@ -120,6 +121,7 @@ func (m *machine) Halt(ctx context.Context) error {
 				_ = m.e.kernel.ShutdownExt4(m.disk) // what is dirty is never written
 			}
 			m.disk.Close()
+			m.tree.Close()
 		}
 		if m.line != nil {
 			m.line.Close()

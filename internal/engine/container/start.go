@@ -210,8 +210,8 @@ func (m *machine) makeDisk(ctx context.Context, undo *host.Undo) error {
 	return m.mountDisk(ctx, undo)
 }
 
-func (m *machine) mountDisk(ctx context.Context, undo *host.Undo) error {
-	k, at := m.e.kernel, filepath.Join(m.e.mountDir(m.spec.ID), "d")
+func (m *machine) mountDisk(ctx context.Context, undo *host.Undo) (err error) {
+	k := m.e.kernel
 	if m.spec.Again {
 		if err := free(ctx, m.e.diskPath(m.spec.ID)); err != nil {
 			return err
@@ -221,31 +221,37 @@ func (m *machine) mountDisk(ctx context.Context, undo *host.Undo) error {
 	if !m.spec.Stateful {
 		options = append(options, "barrier=0", "noload")
 	}
-	tree, err := k.MountExt4(m.e.diskPath(m.spec.ID), options...)
-	if err != nil {
+	if m.tree, err = k.MountExt4(m.e.diskPath(m.spec.ID), options...); err != nil {
 		return err
 	}
-	defer tree.Close()
-	if err := os.Mkdir(at, 0o700); err != nil && !os.IsExist(err) {
-		return err
+	undo.Add(func() { m.tree.Close() })
+	if !m.e.afloat {
+		if err := m.attachDisk(undo); err != nil {
+			return err
+		}
 	}
-	if err := k.Attach(tree, at); err != nil {
-		return err
-	}
-	undo.Add(func() { k.Undo(func() { _ = m.e.unmountAll(m.spec.ID) }) })
-	if m.disk, err = os.Open(at); err != nil {
+	if m.disk, err = host.OpenFolder(m.tree, "."); err != nil {
 		return err
 	}
 	undo.Add(func() { m.disk.Close() })
 	for _, name := range []string{"upper", "work"} {
-		if err := os.Mkdir(filepath.Join(at, name), 0o755); err != nil && !os.IsExist(err) {
+		if err := unix.Mkdirat(int(m.disk.Fd()), name, 0o755); err != nil && err != unix.EEXIST {
 			return err
 		}
 	}
 	if m.spec.Again {
 		return nil
 	}
-	return os.Chown(filepath.Join(at, "upper"), m.base, m.base)
+	return unix.Fchownat(int(m.disk.Fd()), "upper", m.base, m.base, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func (m *machine) attachDisk(undo *host.Undo) error {
+	at := filepath.Join(m.e.mountDir(m.spec.ID), "d")
+	if err := os.Mkdir(at, 0o700); err != nil && !os.IsExist(err) {
+		return err
+	}
+	undo.Add(func() { m.e.kernel.Undo(func() { _ = m.e.unmountAll(m.spec.ID) }) })
+	return m.e.kernel.Attach(m.tree, at)
 }
 
 // startAgent starts the machine's first process. It waits for its setup.
@@ -349,15 +355,51 @@ func (m *machine) furnish(ctx context.Context, _ *host.Undo) error {
 	return err
 }
 
-// root mounts the overlay of the image's layers, id-mapped, under the machine's disk. What it needs on the way is
-// attached only until the overlay holds it, and named by short relative paths, since programs can read them.
+// root mounts the overlay of the image's layers, id-mapped, under the machine's disk.
 func (m *machine) root() (*os.File, error) {
-	k, dir := m.e.kernel, m.e.mountDir(m.spec.ID)
 	userns, err := m.namespace("user")
 	if err != nil {
 		return nil, err
 	}
 	defer userns.Close()
+	options := []string{"redirect_dir=on"}
+	if !m.spec.Stateful {
+		options = append(options, "volatile")
+	}
+	defer m.tree.Close() // the overlay holds what it needs
+	if m.e.afloat {
+		return m.rootAfloat(userns, options)
+	}
+	return m.rootAttached(userns, options)
+}
+
+func (m *machine) rootAfloat(userns *os.File, options []string) (*os.File, error) {
+	var lowers []*os.File
+	defer func() { closeAll(lowers) }()
+	for _, layer := range m.spec.Layers {
+		tree, err := m.layerTree(layer, userns)
+		if err != nil {
+			return nil, err
+		}
+		lowers = append(lowers, tree)
+	}
+	upper, err := host.OpenFolder(m.disk, "upper")
+	if err != nil {
+		return nil, err
+	}
+	defer upper.Close()
+	work, err := host.OpenFolder(m.disk, "work")
+	if err != nil {
+		return nil, err
+	}
+	defer work.Close()
+	return m.e.kernel.OverlayOf(lowers, upper, work, options...)
+}
+
+// rootAttached: what the overlay is made of is attached only until the overlay holds it, and named by short relative paths, since
+// programs can read them.
+func (m *machine) rootAttached(userns *os.File, options []string) (*os.File, error) {
+	k, dir := m.e.kernel, m.e.mountDir(m.spec.ID)
 	defer func() { k.Undo(func() { _ = m.e.unmountAll(m.spec.ID) }) }()
 	var lowers []string
 	for i, layer := range m.spec.Layers {
@@ -366,10 +408,6 @@ func (m *machine) root() (*os.File, error) {
 			return nil, err
 		}
 		lowers = append(lowers, name)
-	}
-	options := []string{"redirect_dir=on"}
-	if !m.spec.Stateful {
-		options = append(options, "volatile")
 	}
 	return k.Overlay(dir, lowers, "d/upper", "d/work", options...)
 }

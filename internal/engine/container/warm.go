@@ -60,5 +60,8 @@ func (p *place) discard(ctx context.Context) {
 // Warm implements engine.Exec.
 func (p *place) Warm() bool { return p.warm != nil }
 
+// agentBytes is about what an agent holds: it was started in the daemon's group, which goes on counting that.
+const agentBytes = 3 << 20
+
 // Memory implements engine.Machine.
-func (m *machine) Memory() int64 { return m.group.MemoryBytes() }
+func (m *machine) Memory() int64 { return m.group.MemoryBytes() + agentBytes }
