@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"outpost.run/outpost/internal/compiled"
 	"outpost.run/outpost/internal/config"
 	"outpost.run/outpost/internal/disk"
 	"outpost.run/outpost/internal/engine/container"
@@ -57,9 +58,13 @@ func newRuntime(ctx context.Context, c config.Config, log *slog.Logger) (service
 	if err != nil {
 		return nil, err
 	}
+	programs, err := openCompiled(c)
+	if err != nil {
+		return nil, err
+	}
 	defaults := []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}
 	go prepareImages(ctx, images, defaults, log)
-	n := node.New(node.Config{Engine: engine, Images: images, Default: defaults, Budget: int64(c.Images.StoreGB) << 30, Volumes: volumes, GPUs: gpus, Network: net, Log: log})
+	n := node.New(node.Config{Engine: engine, Images: images, Default: defaults, Budget: int64(c.Images.StoreGB) << 30, Volumes: volumes, GPUs: gpus, Network: net, Compiled: programs, Log: log})
 	return n, n.ServeDeps(depsOptions(ctx, c, images))
 }
 
@@ -68,6 +73,15 @@ func imageOptions(c config.Images) image.Options {
 	o := image.Options{LocalRoots: c.LocalRoots, Private: c.Private, PrivateRegistries: c.AllowPrivateRegistries, Bounds: image.Usual}
 	o.Bounds.Bytes = min(o.Bounds.Bytes, int64(c.StoreGB)<<30)
 	return o
+}
+
+// openCompiled finds the compiled programs that are kept; nil for none.
+func openCompiled(c config.Config) (*compiled.Store, error) {
+	dir := filepath.Join(c.DataDir, "compiled")
+	if c.Compiled.KeepMB == 0 {
+		return nil, os.RemoveAll(dir)
+	}
+	return compiled.Open(dir, int64(c.Compiled.KeepMB)<<20)
 }
 
 // missing lists what is required and not there, a line each.

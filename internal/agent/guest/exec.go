@@ -29,6 +29,7 @@ type execution struct {
 
 	file, scratch string // of the program's code; "" for none
 	temporary     bool   // they must be removed
+	compiled      handover
 
 	mu   sync.Mutex
 	over bool // it has ended: a background process of it is no longer the connection's
@@ -124,6 +125,7 @@ func (x *execution) finish() {
 func (x *execution) serve(gone <-chan cell.Ended) error {
 	run, program, err := x.begin()
 	defer x.tidy()
+	defer x.compiled.shut()
 	tooLong := errors.Is(err, cell.ErrTooLong)
 	if tooLong {
 		x.kill()
@@ -131,10 +133,14 @@ func (x *execution) serve(gone <-chan cell.Ended) error {
 		x.process.ClosePipes()
 		return err
 	}
+	if x.compiled.gate != "" {
+		go x.handOver()
+	}
 	go x.input()
 	stdout := x.drain(agent.KindStdout, x.process.Stdout, run.MaxOutput)
 	stderr := x.drain(agent.KindStderr, x.process.Stderr, run.MaxOutput)
 	ended := <-gone
+	x.compiled.shut()
 	if tooLong {
 		ended = cell.Ended{NoStart: unix.E2BIG}
 	}
@@ -185,7 +191,8 @@ func (x *execution) write(kind agent.Kind, v any) error {
 // prepare reads Run and takes the files in.
 func (x *execution) prepare() (agent.Run, error) {
 	var run agent.Run
-	kind, b, err := agent.ReadFrame(x.conn, nil, agent.MaxControl)
+	kind, b, files, err := agent.ReadWithFiles(x.conn)
+	x.compiled.memory = files
 	if err != nil || kind != agent.KindRun {
 		return run, fmt.Errorf("%w: %q, not Run (%v)", agent.ErrFrame, kind, err)
 	}
@@ -197,6 +204,11 @@ func (x *execution) prepare() (agent.Run, error) {
 	}
 	for range run.Files {
 		if err := x.takeFile(run.Dir); err != nil {
+			return run, err
+		}
+	}
+	if run.Compiled {
+		if err := x.takeCompiled(); err != nil {
 			return run, err
 		}
 	}
