@@ -49,12 +49,13 @@ var rooms = map[string]room{
 	"internal/policy":              {imports: []string{"sandbox"}, why: "pure functions"},
 	"internal/store/sqlite":        {imports: []string{"internal/service", "sandbox"}, why: oneWay},
 	"internal/node": {imports: []string{"internal/service", "internal/engine", "internal/image", "internal/disk",
-		"internal/network", "internal/gpu", "internal/agent", "internal/deps", "internal/pool", "sandbox"}, why: "the runtime of one host"},
+		"internal/network", "internal/gpu", "internal/agent", "internal/deps", "internal/pool", "internal/compiled", "sandbox"}, why: "the runtime of one host"},
 
 	"internal/deps": {imports: []string{"internal/agent", "internal/engine", "internal/host/netns", "internal/image", "internal/index", "sandbox"},
 		why: "installing knows machines and layers, not sandboxes"},
-	"internal/pool": {why: "it keeps things ready, whatever they are"},
-	"internal/index": {imports: []string{"sandbox"}, why: "where packages come from, and nothing of who installs them"},
+	"internal/compiled": {stdOnly: true, why: "a store of files, which knows no machines"},
+	"internal/pool":     {why: "it keeps things ready, whatever they are"},
+	"internal/index":    {imports: []string{"sandbox"}, why: "where packages come from, and nothing of who installs them"},
 
 	"internal/engine":            {imports: []string{"internal/agent", "sandbox"}, why: "interfaces only"},
 	"internal/engine/enginetest": {imports: []string{"internal/agent", "internal/engine", "sandbox"}, why: "the suite knows no engine"},

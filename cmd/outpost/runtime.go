@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"outpost.run/outpost/internal/compiled"
 	"outpost.run/outpost/internal/config"
 	"outpost.run/outpost/internal/disk"
 	"outpost.run/outpost/internal/engine/container"
@@ -59,10 +60,14 @@ func newRuntime(ctx context.Context, c config.Config, m *metrics.Metrics, log *s
 	if err != nil {
 		return nil, err
 	}
+	programs, err := openCompiled(c)
+	if err != nil {
+		return nil, err
+	}
 	defaults := []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}
 	go prepareImages(ctx, images, defaults, log)
 	n := node.New(node.Config{Engine: engine, Images: images, Default: defaults, Budget: int64(c.Images.StoreGB) << 30, Volumes: volumes, GPUs: gpus, Network: net,
-		Pool: node.PoolBounds{MaxIdle: c.Pool.MaxIdle, MaxBytes: int64(c.Pool.MaxMemoryMB) << 20}, Log: log, Observe: phases})
+		Pool: node.PoolBounds{MaxIdle: c.Pool.MaxIdle, MaxBytes: int64(c.Pool.MaxMemoryMB) << 20}, Compiled: programs, Log: log, Observe: phases})
 	if c.Pool.MaxIdle > 0 {
 		m.WatchPool(n.Pool)
 	}
@@ -74,6 +79,15 @@ func imageOptions(c config.Images) image.Options {
 	o := image.Options{LocalRoots: c.LocalRoots, Private: c.Private, PrivateRegistries: c.AllowPrivateRegistries, Bounds: image.Usual}
 	o.Bounds.Bytes = min(o.Bounds.Bytes, int64(c.StoreGB)<<30)
 	return o
+}
+
+// openCompiled finds the compiled programs that are kept; nil for none.
+func openCompiled(c config.Config) (*compiled.Store, error) {
+	dir := filepath.Join(c.DataDir, "compiled")
+	if c.Compiled.KeepMB == 0 {
+		return nil, os.RemoveAll(dir)
+	}
+	return compiled.Open(dir, int64(c.Compiled.KeepMB)<<20)
 }
 
 // missing lists what is required and not there, a line each.

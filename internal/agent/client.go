@@ -14,11 +14,12 @@ import (
 // Conn is the daemon's side of one connection.
 type Conn struct {
 	net.Conn
-	r *bufio.Reader
+	r      *bufio.Reader
+	memory *os.File // for the program that is compiled; nil for none
 }
 
 // NewConn wraps a fresh connection to an agent.
-func NewConn(c net.Conn) *Conn { return &Conn{c, bufio.NewReaderSize(c, smallBuffer)} }
+func NewConn(c net.Conn) *Conn { return &Conn{Conn: c, r: bufio.NewReaderSize(c, smallBuffer)} }
 
 // smallBuffer is what a connection begins with: most programs say little.
 const smallBuffer = 4 << 10
@@ -64,7 +65,7 @@ func (c *Conn) Ping() error {
 }
 
 func (c *Conn) call(kind Kind, v any, files []*os.File) (Place, error) {
-	if err := writeFirst(c.Conn, kind, v, files); err != nil {
+	if err := writeWithFiles(c.Conn, kind, v, files); err != nil {
 		return Place{}, lost(err)
 	}
 	var p Place
@@ -128,17 +129,30 @@ type Feed struct {
 	Files          []File
 	Stdin          []byte
 	Stdout, Stderr io.Writer
-	Started        func() // called when the program starts
-	Exited         func() // called when it has ended, before its files are collected
+	Program        *os.File // that of Run.Compiled, to read
+	ProgramSize    int64    // its first bytes are the program
+	Started        func()   // called when the program starts
+	Exited         func()   // called when it has ended, before its files are collected
+	// Compiled gets what Run.HandOver brings, if anything, and closes it. It was sealed before the program could run.
+	Compiled func(program *os.File, size int64)
 }
 
 // Run lets the parked process become the program and returns when it has ended and its files are collected.
 func (c *Conn) Run(run Run, feed Feed) (Exit, []File, error) {
 	run.Files = len(feed.Files)
-	if err := WriteJSON(c.Conn, KindRun, run); err != nil {
+	var with []*os.File
+	if run.HandOver {
+		f, err := newMemory()
+		if err != nil {
+			return Exit{}, nil, sandbox.Errorf(sandbox.Internal, err, "the program could not be compiled")
+		}
+		c.memory, with = f, []*os.File{f}
+		defer func() { c.memory.Close() }() // nil where it was handed over
+	}
+	if err := writeWithFiles(c.Conn, KindRun, run, with); err != nil {
 		return Exit{}, nil, lost(err)
 	}
-	if err := c.send(feed.Files); err != nil {
+	if err := c.send(feed.Files, feed.Program, feed.ProgramSize); err != nil {
 		return Exit{}, nil, err
 	}
 	if err := c.expect(KindBegin, nil); err != nil {
@@ -155,7 +169,7 @@ func (c *Conn) Run(run Run, feed Feed) (Exit, []File, error) {
 	return exit, files, err
 }
 
-func (c *Conn) send(files []File) error {
+func (c *Conn) send(files []File, program *os.File, size int64) error {
 	for _, f := range files {
 		err := WriteJSON(c.Conn, KindFile, FileHeader{f.Path, int64(len(f.Content))})
 		for b := f.Content; err == nil && len(b) > 0; {
@@ -164,6 +178,11 @@ func (c *Conn) send(files []File) error {
 			b = b[n:]
 		}
 		if err != nil { // the agent refuses a file while more are on their way: its reason is waiting to be read
+			return c.expect(KindBegin, nil)
+		}
+	}
+	if program != nil {
+		if err := writeWithFiles(c.Conn, KindFile, FileHeader{Size: size}, []*os.File{program}); err != nil {
 			return c.expect(KindBegin, nil)
 		}
 	}
@@ -207,6 +226,13 @@ func (c *Conn) output(limit int64, feed Feed) (Exit, error) {
 			if _, err := w.Write(b); err != nil {
 				return Exit{}, err
 			}
+		case KindFile:
+			size, err := compiled(b, c.memory)
+			if err != nil {
+				return Exit{}, lost(err)
+			}
+			feed.Compiled(c.memory, size)
+			c.memory = nil
 		case KindExit:
 			var e Exit
 			if err := json.Unmarshal(b, &e); err != nil {
@@ -222,6 +248,18 @@ func (c *Conn) output(limit int64, feed Feed) (Exit, error) {
 			return Exit{}, lost(fmt.Errorf("%w: %q", ErrFrame, kind))
 		}
 	}
+}
+
+// compiled says that what the agent put into memory is a program that can't change any more.
+func compiled(header []byte, memory *os.File) (size int64, err error) {
+	var h FileHeader
+	if err := json.Unmarshal(header, &h); err != nil {
+		return 0, err
+	}
+	if memory == nil || h.Size <= 0 || h.Size > MaxProgram || !sealed(memory, h.Size) {
+		return 0, fmt.Errorf("%w: a program of %d bytes", ErrFrame, h.Size)
+	}
+	return h.Size, nil
 }
 
 func (c *Conn) collect() ([]File, error) {

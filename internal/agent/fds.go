@@ -13,8 +13,9 @@ import (
 // maxFiles is how many descriptors a frame may carry. Source: SCM_MAX_FD in include/net/scm.h.
 const maxFiles = 253
 
-// writeFirst writes a connection's first frame, with descriptors where it can carry them.
-func writeFirst(conn net.Conn, kind Kind, v any, files []*os.File) error {
+// writeWithFiles writes a frame with descriptors, where the connection can carry them. Of a connection they come with the
+// first frame, or with one that the agent knows to bring some.
+func writeWithFiles(conn net.Conn, kind Kind, v any, files []*os.File) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -40,8 +41,8 @@ func writeFirst(conn net.Conn, kind Kind, v any, files []*os.File) error {
 	return err
 }
 
-// ReadFirst reads a connection's first frame and the descriptors that came with it.
-func ReadFirst(conn net.Conn) (Kind, []byte, []*os.File, error) {
+// ReadWithFiles reads a frame and the descriptors that came with it. Nothing may have been read ahead.
+func ReadWithFiles(conn net.Conn) (Kind, []byte, []*os.File, error) {
 	u, ok := conn.(*net.UnixConn)
 	if !ok {
 		kind, b, err := ReadFrame(conn, nil, MaxControl)
@@ -51,7 +52,7 @@ func ReadFirst(conn net.Conn) (Kind, []byte, []*os.File, error) {
 	oob := make([]byte, unix.CmsgSpace(4*maxFiles))
 	n, oobn, _, _, err := u.ReadMsgUnix(head[:], oob)
 	if err != nil || n == 0 {
-		return 0, nil, nil, fmt.Errorf("first frame: %w", net.ErrClosed)
+		return 0, nil, nil, fmt.Errorf("a frame with descriptors: %w", net.ErrClosed)
 	}
 	files, err := rights(oob[:oobn])
 	if err != nil {
@@ -85,4 +86,33 @@ func rights(oob []byte) ([]*os.File, error) {
 		}
 	}
 	return files, nil
+}
+
+// newMemory makes a file in memory that can be sealed. Source: memfd_create(2); MFD_NOEXEC_SEAL since Linux 6.3.
+func newMemory() (*os.File, error) {
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate("compiled", flags|unix.MFD_NOEXEC_SEAL)
+	if err == unix.EINVAL {
+		fd, err = unix.MemfdCreate("compiled", flags)
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	return os.NewFile(uintptr(fd), "compiled"), nil
+}
+
+// seals: nobody changes the file any more, whoever has it open.
+const seals = unix.F_SEAL_WRITE | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
+
+// Seal lets nobody change a file in memory any more.
+func Seal(f *os.File) error {
+	_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
+	return os.NewSyscallError("fcntl", err)
+}
+
+// sealed says whether a file in memory has so many bytes for good.
+func sealed(f *os.File, size int64) bool {
+	have, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
+	st, err2 := f.Stat()
+	return err == nil && err2 == nil && have&seals == seals && st.Size() == size
 }

@@ -2,8 +2,8 @@
 //
 // One connection is one exec (or the one setup of a machine): its end is the exec's end, and the kernel's own flow
 // control is its flow control (docs/decisions/0002). A frame is a kind, a length (u32, big endian) and a payload: JSON
-// for control, raw bytes for data. Descriptors (a mount, control groups) ride on the first frame where the connection is
-// a Unix socket. Nothing that comes from an agent is believed: lengths are bounded before memory is taken.
+// for control, raw bytes for data. Descriptors (a mount, control groups) ride on the first frame, those of compiled
+// programs on theirs, where the connection is a Unix socket. Nothing that comes from an agent is believed: lengths are bounded before memory is taken.
 package agent
 
 import (
@@ -31,7 +31,7 @@ const (
 	KindError    Kind = 'X' // <- Failure; the connection is over
 	KindWarm     Kind = 'W' // -> Warm, answered by OK
 	KindRun      Kind = 'R' // -> Run
-	KindFile     Kind = 'F' // -> <- FileHeader
+	KindFile     Kind = 'F' // -> <- FileHeader; <- before KindExit: the compiled program is in Run's memory, so many bytes
 	KindData     Kind = 'D' // -> <- bytes of the file
 	KindBegin    Kind = 'B' // -> all files are there; <- the program starts
 	KindStdin    Kind = 'I' // -> bytes; empty: the end
@@ -48,6 +48,8 @@ const (
 	MaxData = 64 << 10
 	// MaxCollect bounds what one exec's collected files may be together.
 	MaxCollect = 8 << 20
+	// MaxProgram bounds a compiled program that is handed over.
+	MaxProgram = 32 << 20
 )
 
 // DefaultPath is the PATH of programs where nobody sets one.
@@ -118,6 +120,8 @@ type Run struct {
 	Programs    []string // with Code: what must be there to run it
 	Interpreter []string // with Code: what comes before the file's path
 	Scratch     bool     // with Code: between them comes the path of a folder of the exec's own, which goes with it
+	HandOver    bool     // with Scratch: what is compiled there is copied into the memory that comes with the frame, before it runs
+	Compiled    bool     // with Scratch: the program was compiled earlier; its FileHeader follows the files with a descriptor
 	FileName    string   // with Code: the file's name, main.py
 	Code        *string
 	Argv        []string // without Code

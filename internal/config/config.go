@@ -28,6 +28,7 @@ type Config struct {
 	Policy    Policy              `json:"policy"`
 	Images    Images              `json:"images"`
 	Deps      Deps                `json:"deps"`
+	Compiled  Compiled            `json:"compiled"`
 	GPUs      map[string][]string `json:"gpus" doc:"CDI device names by kind of GPU"`
 	CDIDirs   []string            `json:"cdi_dirs" doc:"folders of CDI specifications; /etc/cdi and /var/run/cdi unless given"`
 	Disk      Disk                `json:"disk"`
@@ -106,6 +107,11 @@ type Deps struct {
 	CargoIndex  string `json:"cargo_index" doc:"sparse index of crates; empty: what the host's cargo settings say, else cargo's own"`
 }
 
+// Compiled is how compiled programs are kept, for the same code again.
+type Compiled struct {
+	KeepMB int `json:"keep_mb" minimum:"0" doc:"MiB of compiled programs that are kept; 0 compiles each anew"`
+}
+
 // Disk keeps the host's disk from filling up.
 type Disk struct {
 	ReserveMB  int `json:"reserve_mb" minimum:"0" doc:"MiB of the data directory's file system that no sandbox may count on"`
@@ -180,7 +186,8 @@ func Default() Config {
 			Python: p.Images["python"], Bash: p.Images["bash"], Node: p.Images["node"], Go: p.Images["go"], Rust: p.Images["rust"], StoreGB: 20,
 		},
 		Ports: Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container"},
-		Pool: Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, ResultsTTLHours: 168},
+		Compiled: Compiled{KeepMB: 1024},
+		Pool:     Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, ResultsTTLHours: 168},
 		Disk: Disk{ReserveMB: 1024, Overcommit: 10}, DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
 		Metrics: Metrics{Access: "operator"},
 	}

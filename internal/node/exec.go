@@ -36,8 +36,9 @@ var agentTime = 30 * time.Second
 
 // execution is one program that runs.
 type execution struct {
-	place engine.Exec
-	done  chan struct{} // closed when it has answered
+	place   engine.Exec
+	compile *compilation  // nil: nothing of it is kept
+	done    chan struct{} // closed when it has answered
 
 	mu              sync.Mutex
 	why             ending
@@ -130,12 +131,14 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 		return n.notBegun(ctx, b, err)
 	}
 	e.Env = slices.Concat(e.Env, need.environment(b, environment(b, e.Env)))
+	c := n.compilation(b, e, need)
+	defer c.close()
 	place, err := n.park(ctx, b, m, e)
 	if err != nil {
 		return n.notBegun(ctx, b, err)
 	}
 	defer place.Close()
-	x := &execution{place: place, done: make(chan struct{}), stopped: make(chan struct{})}
+	x := &execution{place: place, compile: c, done: make(chan struct{}), stopped: make(chan struct{})}
 	defer close(x.done)
 	if err := n.admit(b, x); err != nil {
 		return service.ExecOutcome{}, err
@@ -259,12 +262,14 @@ func (x *execution) run(b *box, e service.ExecSpec, out service.Streams, began t
 	for _, f := range e.Files {
 		feed.Files = append(feed.Files, agent.File(f))
 	}
+	run := program(b, e)
+	x.compile.use(&run, &feed)
 	x.mu.Lock()
 	x.within(agentTime, endStuck)
 	x.mu.Unlock()
 	got := make(chan answer, 1)
 	go func() {
-		exit, files, err := x.place.Run(program(b, e), feed)
+		exit, files, err := x.place.Run(run, feed)
 		got <- answer{exit, files, err}
 	}()
 	a, answered := x.await(got)

@@ -15,6 +15,8 @@ type language struct {
 	scratch  bool                   // a folder of the exec's own comes before that path: it is compiled
 	warms    bool                   // its interpreter can be started before its program is there: it opens the file once, and reads it to its end
 	plain    func(code string) bool // of a program that all the same can't be read so; nil: there is none
+
+	runsDeps bool // its compiler runs programs of dependencies
 }
 
 // A compiled program replaces the shell that compiled it, so how it ends is told exactly, and it has the exec's limits
@@ -24,14 +26,16 @@ var (
 	compileGo string
 	//go:embed compile-rust.sh
 	compileRust string
+	//go:embed run-compiled.sh
+	runCompiled string
 )
 
 var languages = map[string]language{
 	"python": {programs: []string{"python3"}, before: []string{"python3"}, file: "main.py", warms: true, plain: otherCoding},
 	"node":   {programs: []string{"node"}, before: []string{"node"}, file: "main.js", warms: true},
 	"bash":   {programs: []string{"bash"}, before: []string{"bash"}, file: "main.sh"},
-	"go":     {programs: []string{"go", "sh"}, before: []string{"sh", "-c", compileGo, "go"}, file: "main.go", scratch: true},
-	"rust":   {programs: []string{"rustc", "cc", "sh"}, before: []string{"sh", "-c", compileRust, "rust"}, file: "main.rs", scratch: true},
+	"go":     {programs: []string{"go", "sh"}, before: []string{"sh", "-c", compileGo}, file: "main.go", scratch: true},
+	"rust":   {programs: []string{"rustc", "cc", "sh"}, before: []string{"sh", "-c", compileRust}, file: "main.rs", scratch: true, runsDeps: true},
 }
 
 // code says how code of the language is run.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"outpost.run/outpost/internal/compiled"
 	"outpost.run/outpost/internal/deps"
 	"outpost.run/outpost/internal/disk"
 	"outpost.run/outpost/internal/engine"
@@ -58,6 +59,7 @@ type Node struct {
 	news news
 
 	installer *deps.Installer // nil: no dependencies
+	compiled  *compiled.Store // nil: each exec compiles its program
 
 	mu        sync.Mutex
 	using     map[string]int // layers of sandboxes that are no boxes yet
@@ -110,13 +112,15 @@ type Config struct {
 	Network *network.Network
 	GPUs    *gpu.Pool // nil: there are none
 	Pool    PoolBounds
-	Log     *slog.Logger
-	Observe func(phase string, took time.Duration) // hears of what a machine's making takes beside the engine's; nil: nobody does
+	// Compiled keeps compiled programs; nil: each exec compiles its own.
+	Compiled *compiled.Store
+	Log      *slog.Logger
+	Observe  func(phase string, took time.Duration) // hears of what a machine's making takes beside the engine's; nil: nobody does
 }
 
 // New makes a node; Sync must be called before anything else.
 func New(c Config) *Node {
-	n := &Node{engine: c.Engine, images: c.Images, defaults: map[string]bool{}, budget: c.Budget, using: map[string]int{}, disks: c.Volumes, net: c.Network, wires: map[string]wire{}, gpus: c.GPUs, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
+	n := &Node{engine: c.Engine, images: c.Images, defaults: map[string]bool{}, budget: c.Budget, using: map[string]int{}, disks: c.Volumes, net: c.Network, wires: map[string]wire{}, gpus: c.GPUs, compiled: c.Compiled, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	for _, ref := range c.Default {
 		n.defaults[image.Canonical(ref)] = true

@@ -8,6 +8,7 @@ import (
 	"os"
 	"testing"
 
+	"outpost.run/outpost/internal/compiled"
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/engine/container"
 	"outpost.run/outpost/internal/host"
@@ -40,6 +41,7 @@ type install struct {
 	pool   node.PoolBounds
 	dir    string
 	engine *container.Engine // of the last start
+	kept   *compiled.Store   // compiled programs; nil: none are kept
 	wrap   func(engine.Engine) engine.Engine
 }
 
@@ -95,7 +97,7 @@ func (i *install) open() *node.Node {
 	if i.wrap != nil {
 		e = i.wrap(e)
 	}
-	return node.New(node.Config{Engine: e, Images: i.images, Default: i.spared, Budget: i.budget, Network: wires, Pool: i.pool, Log: log})
+	return node.New(node.Config{Engine: e, Images: i.images, Default: i.spared, Budget: i.budget, Network: wires, Pool: i.pool, Compiled: i.kept, Log: log})
 }
 
 // left is what of the installation is on the host.

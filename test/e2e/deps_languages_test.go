@@ -54,6 +54,7 @@ func TestCompiledDependencies(t *testing.T) {
 		"greet.go": "package greet\n\nfunc Name() string { return \"world\" }\n", "deep/deep.go": "package deep\n\nimport \"greet.test/other\"\n\nvar Word = other.Word\n"})
 	x.crate("greet", "1.0.0", map[string]string{"Cargo.toml": "[package]\nname = \"greet\"\nversion = \"1.0.0\"\nedition = \"2021\"\n", "src/lib.rs": "pub fn name() -> &'static str { env!(\"MADE\") }\n",
 		"build.rs": "fn main() { println!(\"cargo:rustc-env=MADE=world\"); }\n"})
+	kept := 0 // programs
 	for _, tc := range []struct{ language, dep, code, resolved string }{
 		{"go", "greet.test/greet@v1.0.0", "package main\n\nimport (\n\"fmt\"\n\"greet.test/greet\"\n\"greet.test/greet/deep\"\n)\n\nfunc main() { fmt.Println(greet.Name(), deep.Word) }\n", "greet.test/greet@v1.0.0 greet.test/other@v1.0.0"},
 		{"rust", "greet@1.0.0", "fn main() { println!(\"{} deep\", greet::name()); }\n", "greet@1.0.0"},
@@ -63,11 +64,29 @@ func TestCompiledDependencies(t *testing.T) {
 			if out := clean(t, r); out != "world deep" || strings.Join(r.DepsResolved, " ") != tc.resolved {
 				t.Errorf("%s said %q with %q", tc.language, out, r.DepsResolved)
 			}
+			// What crates run while a program is compiled may ask the network, where there is one.
+			if tc.language == "go" {
+				kept = 1
+			}
+			s.compiled(t, kept)
 			if n == 1 && r.Timings.DepsMS > 500 {
 				t.Errorf("%s: found again in %.0f ms", tc.language, r.Timings.DepsMS)
 			}
 		}
-		b := s.box(t, sandbox.CreateRequest{Language: &tc.language, Mode: new("stateful"), ResourceLimits: &sandbox.LimitsRequest{MemoryMB: new(1024), TimeoutMS: new(60_000)}})
+		limits := &sandbox.LimitsRequest{MemoryMB: new(1024), TimeoutMS: new(60_000)}
+		b := s.box(t, sandbox.CreateRequest{Language: &tc.language, ResourceLimits: limits, Network: &sandbox.NetworkRequest{Egress: new("none")}})
+		kept++
+		for range 2 {
+			r, err := s.Exec(t.Context(), b.ID, sandbox.ExecRequest{Code: &tc.code, Deps: []string{tc.dep}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out := clean(t, r); out != "world deep" {
+				t.Errorf("%s without a network said %q", tc.language, out)
+			}
+			s.compiled(t, kept)
+		}
+		b = s.box(t, sandbox.CreateRequest{Language: &tc.language, Mode: new("stateful"), ResourceLimits: limits})
 		for _, deps := range [][]string{{tc.dep}, nil} {
 			r, err := s.Exec(t.Context(), b.ID, sandbox.ExecRequest{Code: &tc.code, Deps: deps})
 			if err != nil {

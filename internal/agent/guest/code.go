@@ -49,6 +49,9 @@ func (x *execution) code(run agent.Run) ([]string, error) {
 	if x.file, err = x.putCode(run); err != nil {
 		return nil, err
 	}
+	if run.HandOver && run.Scratch && path.Dir(x.file) == path.Clean(run.Dir) { // else its place differs each time, and compilers note it
+		x.makeGate()
+	}
 	return append(argv, x.file), nil
 }
 

@@ -30,6 +30,7 @@ type execution struct {
 	warm          *warm  // nil: the process is still parked
 	file, scratch string // of the program's code; "" for none
 	temporary     bool   // they must be removed
+	compiled      handover
 
 	mu   sync.Mutex
 	over bool // it has ended: a background process of it is no longer the connection's
@@ -126,6 +127,7 @@ func (x *execution) finish() {
 func (x *execution) serve(gone chan cell.Ended) error {
 	run, program, err := x.begin(gone)
 	defer x.tidy()
+	defer x.compiled.shut()
 	tooLong := errors.Is(err, cell.ErrTooLong)
 	if tooLong {
 		x.kill()
@@ -133,10 +135,14 @@ func (x *execution) serve(gone chan cell.Ended) error {
 		x.process.ClosePipes()
 		return err
 	}
+	if x.compiled.gate != "" {
+		go x.handOver()
+	}
 	go x.input()
 	stdout := x.drain(agent.KindStdout, x.process.Stdout, run.MaxOutput)
 	stderr := x.drain(agent.KindStderr, x.process.Stderr, run.MaxOutput)
 	ended := <-gone
+	x.compiled.shut()
 	if tooLong {
 		ended = cell.Ended{NoStart: unix.E2BIG}
 	}
@@ -190,13 +196,15 @@ func (x *execution) write(kind agent.Kind, v any) error {
 // prepare reads Run and takes the files in; before that the process may be warmed.
 func (x *execution) prepare(gone chan cell.Ended) (agent.Run, error) {
 	var run agent.Run
-	kind, b, err := agent.ReadFrame(x.conn, nil, agent.MaxControl)
+	kind, b, files, err := agent.ReadWithFiles(x.conn)
 	if err == nil && kind == agent.KindWarm {
+		closeAll(files)
 		if err := x.warmUp(b, gone); err != nil {
 			return run, err
 		}
-		kind, b, err = agent.ReadFrame(x.conn, nil, agent.MaxControl)
+		kind, b, files, err = agent.ReadWithFiles(x.conn)
 	}
+	x.compiled.memory = files
 	if err != nil || kind != agent.KindRun {
 		return run, fmt.Errorf("%w: %q, not Run (%v)", agent.ErrFrame, kind, err)
 	}
@@ -210,6 +218,11 @@ func (x *execution) prepare(gone chan cell.Ended) (agent.Run, error) {
 	}
 	for range run.Files {
 		if err := x.takeFile(run.Dir); err != nil {
+			return run, err
+		}
+	}
+	if run.Compiled {
+		if err := x.takeCompiled(); err != nil {
 			return run, err
 		}
 	}

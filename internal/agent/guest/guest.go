@@ -47,7 +47,7 @@ func Serve(l net.Listener, lifeline io.Reader) error {
 
 func (a *Agent) serve(conn net.Conn) {
 	defer conn.Close()
-	kind, b, files, err := agent.ReadFirst(conn)
+	kind, b, files, err := agent.ReadWithFiles(conn)
 	if err != nil {
 		return
 	}
