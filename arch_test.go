@@ -36,7 +36,7 @@ var rooms = map[string]room{
 	"sandbox":           {stdOnly: true, why: "every room may import the vocabulary"},
 	"client":            {imports: []string{"sandbox"}, why: anyClient},
 	"cmd/outpost":       {imports: []string{"client", "sandbox", "internal/*"}, why: entrance},
-	"cmd/outpost-agent": {imports: []string{"internal/agent/guest"}, why: "the in-sandbox program stays small"},
+	"cmd/outpost-agent": {imports: []string{"internal/agent/guest", "internal/host"}, why: "the in-sandbox program stays small"},
 
 	"internal/server":              {imports: []string{"internal/metrics", "internal/service", "internal/policy", "internal/strict", "sandbox"}, why: "routes speak to use cases"},
 	"internal/service/storetest":   {imports: []string{"internal/service", "sandbox"}, why: "the suite knows no store"},

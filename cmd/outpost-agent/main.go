@@ -1,19 +1,24 @@
-// Command outpost-agent is the first process of a machine. The daemon starts it with a listening socket as descriptor 3
-// and a lifeline as standard input.
+// Command outpost-agent is the first process of a machine. It is started with a listening socket as descriptor 3 and a lifeline as
+// standard input. Under the name of a launcher it is what starts it, with a socket to the daemon as descriptor 3.
 package main
 
 import (
 	"fmt"
 	"net"
 	"os"
-	"runtime/debug"
 
 	"outpost.run/outpost/internal/agent/guest"
+	"outpost.run/outpost/internal/host"
 )
 
 func main() {
-	debug.SetGCPercent(25) // a few hundred KB live: memory matters more than speed here
-	debug.SetMemoryLimit(48 << 20)
+	if os.Args[0] == host.LauncherName {
+		if err := host.ServeLauncher(os.NewFile(3, "socket")); err != nil {
+			fmt.Fprintln(os.Stderr, "launcher:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	listener, err := net.FileListener(os.NewFile(3, "listener"))
 	if err == nil {
 		err = guest.Serve(listener, os.Stdin)

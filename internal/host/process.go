@@ -7,28 +7,32 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // AgentProcess says how an agent is started.
 type AgentProcess struct {
-	Exe    *os.File   // the program, sealed
+	Exe    *os.File // the program, sealed; started as a launcher it calls ServeLauncher
+	Env    []string
 	Files  []*os.File // its descriptors from 0 on
 	BaseID int        // the first of its host ids
 	IDs    int        // how many its programs have; the agent is the one above
 }
 
 // StartAgent starts an agent in new user, pid, mount, network, ipc and uts namespaces, with every capability there and
-// none on the host, and gives its pid. It is not bound to the caller's life.
-func (k *Kernel) StartAgent(a AgentProcess) (int, error) {
+// none on the host. It is not bound to the caller's life.
+func (k *Kernel) StartAgent(a AgentProcess) (*Process, error) {
 	if err := k.enter("start the agent"); err != nil {
-		return 0, err
+		return nil, err
 	}
-	files := make([]uintptr, len(a.Files))
-	for i, f := range a.Files {
-		files[i] = f.Fd()
-	}
+	p, err := launch(a)
+	return p, step("start the agent", err)
+}
+
+// startAgent does so from this process, and gives a pidfd.
+func startAgent(exe string, a launchRequest, files []uintptr) (pid, pidfd int, err error) {
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: a.BaseID, Size: a.IDs}, {ContainerID: a.IDs, HostID: a.BaseID + a.IDs, Size: 1}}
 	caps := make([]uintptr, lastCapability()+1)
 	for i := range caps {
@@ -36,7 +40,7 @@ func (k *Kernel) StartAgent(a AgentProcess) (int, error) {
 	}
 	attr := &syscall.ProcAttr{
 		Dir:   "/",
-		Env:   []string{},
+		Env:   a.Env,
 		Files: files,
 		Sys: &syscall.SysProcAttr{
 			Cloneflags:                 unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
@@ -46,14 +50,28 @@ func (k *Kernel) StartAgent(a AgentProcess) (int, error) {
 			Credential:                 &syscall.Credential{Uid: uint32(a.IDs), Gid: uint32(a.IDs)},
 			AmbientCaps:                caps,
 			Setsid:                     true,
+			PidFD:                      &pidfd,
 		},
 	}
-	var pid int
-	err := asOwner(a.BaseID+a.IDs, func() (err error) {
-		pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", a.Exe.Fd()), []string{"init"}, attr)
+	err = asOwner(a.BaseID+a.IDs, func() (err error) {
+		defer stayHere()()
+		pid, err = syscall.ForkExec(exe, []string{"init"}, attr)
 		return err
 	})
-	return pid, step("start the agent", err)
+	return pid, pidfd, err
+}
+
+// stayHere binds the calling thread, and what it starts, to the processor it is on, until the function it gives is called.
+func stayHere() (leave func()) {
+	var all, one unix.CPUSet
+	var here int
+	_, _, errno := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&here)), 0, 0)
+	if errno != 0 || unix.SchedGetaffinity(0, &all) != nil {
+		return func() {}
+	}
+	one.Set(here)
+	_ = unix.SchedSetaffinity(0, &one)
+	return func() { _ = unix.SchedSetaffinity(0, &all) }
 }
 
 // FirstID is the host id that is 0 in the user namespace of a process; -1 where that can't be told.
@@ -155,9 +173,14 @@ func Hold(pid int) (*Process, error) {
 	if err != nil {
 		return nil, step("pidfd_open", err)
 	}
-	p := &Process{Pid: pid, fd: os.NewFile(uintptr(fd), "pidfd"), dead: make(chan struct{})}
+	return held(pid, fd), nil
+}
+
+func held(pid, pidfd int) *Process {
+	_ = unix.SetNonblock(pidfd, true) // for Go's poller; a pidfd takes it
+	p := &Process{Pid: pid, fd: os.NewFile(uintptr(pidfd), "pidfd"), dead: make(chan struct{})}
 	go p.watch()
-	return p, nil
+	return p
 }
 
 func (p *Process) watch() {

@@ -83,6 +83,7 @@ func (a *Agent) exec(conn net.Conn, b []byte, files []*os.File) error {
 		x.kill()
 		return err
 	}
+	a.spread.Do(spreadThreads)
 	err = x.serve(gone)
 	if err != nil {
 		x.kill()

@@ -22,6 +22,8 @@ type Agent struct {
 	mu    sync.Mutex
 	cell  *cell.Cell
 	stays atomic.Bool // the machine outlives the daemon
+
+	spread sync.Once
 }
 
 // Serve answers connections until the listener is closed. It runs as root of the machine's outer user namespace.
