@@ -95,7 +95,7 @@ func (n *Node) startBy(ctx context.Context, b *box, r recipe) (engine.Machine, e
 	if m != nil {
 		return m, nil
 	}
-	return n.make(ctx, r, b.spec.ID, n.takeBlank(ctx, r))
+	return n.make(ctx, r, b.spec.ID, n.takeBlank(ctx, b.spec.Namespace, r))
 }
 
 // make makes a machine, for a sandbox or for the pool, of its own id or of a blank's.

@@ -71,6 +71,13 @@ func TestPythonsDependencies(t *testing.T) {
 	if len(first.DepsResolved) != 1 || first.DepsResolved[0] != "greet==1.0.0" {
 		t.Errorf("deps_resolved %q", first.DepsResolved)
 	}
+	for range 3 { // also where an interpreter runs already: it has looked for packages before these were there
+		box := s.box(t, sandbox.CreateRequest{ResourceLimits: &sandbox.LimitsRequest{MemoryMB: new(1024)}})
+		r, err := s.Exec(t.Context(), box.ID, sandbox.ExecRequest{Code: new("import greet; greet.main()"), Deps: []string{"greet==1.0.0"}})
+		if err != nil || r.Start != "cold" || r.Stdout != "hello from 1.0.0\n" {
+			t.Errorf("in a machine made ahead: %v, started %s, %q %q", err, r.Start, r.Stdout, r.Stderr)
+		}
+	}
 	second := s.executed(t, "python", "import sys\nprint(sys.flags.isolated)\nimport greet\nopen(greet.__file__, 'a')", "greet==1.0.0")
 	if !strings.Contains(second.Stderr, "Read-only file system") && !strings.Contains(second.Stderr, "Permission denied") {
 		t.Errorf("a program may write into the layer: %s", second.Stderr)
