@@ -53,6 +53,11 @@ groups cold and burst need that. Progress goes to stderr.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd) },
 	}
+	b.flags(cmd)
+	return cmd
+}
+
+func (b *benchFlags) flags(cmd *cobra.Command) {
 	b.at.flags(cmd)
 	f := cmd.Flags()
 	f.StringVar(&b.serverDir, "server-dir", "", "start servers on this data directory, whatever else runs (default where none runs: outpost/bench in your cache folder)")
@@ -62,7 +67,6 @@ groups cold and burst need that. Progress goes to stderr.`,
 	f.IntVar(&b.machines, "machines", 50, "idle machines of the group density")
 	f.BoolVar(&b.full, "full", false, "1,000 runs, 60 seconds and 1,000 idle machines, unless they are given")
 	f.BoolVar(&b.json, "json", false, "print the figures as JSON")
-	return cmd
 }
 
 func benchGroups() string {
@@ -156,7 +160,10 @@ func (b *benchFlags) server(o *bench.Options) error {
 			return nil, err
 		}
 		c, err := client.New(s.Address(), s.token, keeping)
-		return &bench.Server{Client: c, DataDir: dir, PID: s.cmd.Process.Pid, Stop: s.stop}, err
+		if err != nil {
+			return nil, errors.Join(err, s.stop(ctx))
+		}
+		return &bench.Server{Client: c, DataDir: dir, PID: s.cmd.Process.Pid, Stop: s.stop}, nil
 	}
 	return nil
 }

@@ -12,7 +12,6 @@ const (
 	// drained is how long a closed loop runs before it counts: what a pool held ready is used up by then.
 	drained = 2 * time.Second
 	burst   = 100
-	bursts  = 3
 )
 
 // rates measures execs a second in a closed loop.
@@ -86,7 +85,7 @@ func (s *session) open(ctx context.Context) error {
 	if x.sample, err = x.run(ctx, Plan{For: s.Window, Every: every, GoOn: true}); err != nil {
 		return err
 	}
-	rows, err := s.rows(language, fmt.Sprintf("open, %.1f/s", rate/2), x)
+	rows, err := s.rows(language, fmt.Sprintf("open at %.1f/s", rate/2), x)
 	if err != nil {
 		return err
 	}
@@ -105,7 +104,7 @@ func (s *session) burst(ctx context.Context) error {
 	execute := s.executeSide(language)
 	sides := append(s.bareSides(language, false), execute)
 	took := make([][]float64, len(sides)) // ms, of each burst
-	for range bursts {
+	for range min(3, max(1, s.Runs/10)) {
 		for i, x := range sides {
 			if err := s.rest(ctx); err != nil {
 				return err
