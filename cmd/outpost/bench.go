@@ -41,7 +41,7 @@ func benchCommand() *cobra.Command {
 		Short: "Measure this host beside the same programs started without isolation",
 		Long: `Measures, through the API, what sandboxes cost on this host, in turns with bare: the same
 program started by the image's own interpreter or compiler, through the mounted image, without
-isolation. The client has one processor to itself where there are two; the processor time that it
+isolation. The client is pinned to one processor where there are two; the processor time that it
 uses is stated, and subtracted where a row is compared. docs/benchmarks.md says how the figures
 are made.
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -145,56 +146,38 @@ func find(root string, p program) (string, error) {
 // start runs one program to its end; it must say want, or with "" anything. There is no more between the call and the
 // program than clone, exec and a pipe: what os/exec does beside them (1 ms) is not what bare costs.
 func (r *Roots) start(at *root, argv []string, want string) error {
-	var ends [2]int
-	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+	from, to, err := os.Pipe()
+	if err != nil {
 		return err
 	}
-	defer unix.Close(ends[0])
+	defer from.Close()
 	attr := &syscall.ProcAttr{
-		Dir: "/", Files: []uintptr{r.null.Fd(), uintptr(ends[1]), uintptr(ends[1])},
+		Dir: "/", Files: []uintptr{r.null.Fd(), to.Fd(), to.Fd()},
 		Env: []string{"PATH=" + path, "HOME=/tmp", "USER=root", "LOGNAME=root", "LANG=C.UTF-8"},
 	}
 	if at.dir != "/" {
 		attr.Sys = &syscall.SysProcAttr{Chroot: at.dir}
 	}
 	pid, err := syscall.ForkExec(argv[0], argv, attr)
-	_ = unix.Close(ends[1]) // the child's end alone holds it open
+	to.Close() // the child's end alone holds it open
 	if err != nil {
 		return fmt.Errorf("%s: %w", argv[0], err)
 	}
-	said, err := readAll(ends[0])
-	var status unix.WaitStatus
-	if _, wrong := waitFor(pid, &status); err == nil {
-		err = wrong
-	}
-	if err != nil {
+	said, err := io.ReadAll(from) // not by a blocking read: Go's scheduler would watch over that one, busily
+	status, wrong := waitFor(pid)
+	if err = errors.Join(err, wrong); err != nil {
 		return err
 	}
-	if told := strings.TrimSpace(said); status != 0 || told != cmp.Or(want, told) {
+	if told := strings.TrimSpace(string(said)); status != 0 || told != cmp.Or(want, told) {
 		return fmt.Errorf("%s ended with %#x: %s", strings.Join(argv, " "), uint32(status), said)
 	}
 	return nil
 }
 
-func readAll(fd int) (string, error) {
-	var all []byte
-	for buffer := make([]byte, 4096); ; {
-		n, err := unix.Read(fd, buffer)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if n <= 0 || err != nil {
-			return string(all), err
-		}
-		all = append(all, buffer[:n]...)
-	}
-}
-
-func waitFor(pid int, status *unix.WaitStatus) (int, error) {
+func waitFor(pid int) (status unix.WaitStatus, err error) {
 	for {
-		got, err := unix.Wait4(pid, status, 0, nil)
-		if !errors.Is(err, unix.EINTR) {
-			return got, err
+		if _, err = unix.Wait4(pid, &status, 0, nil); !errors.Is(err, unix.EINTR) {
+			return status, err
 		}
 	}
 }
