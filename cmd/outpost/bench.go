@@ -155,7 +155,7 @@ func (b *benchFlags) server(o *bench.Options) error {
 		}
 	}
 	o.Start = func(ctx context.Context, languages, flags []string) (*bench.Server, error) {
-		s, err := startServer(ctx, dir, withoutCalls{o.Log}, append(ownFlags(languages, o.Machines), flags...)...)
+		s, err := startServer(ctx, dir, terse{o.Log}, append(ownFlags(languages, o.Machines), flags...)...)
 		if err != nil {
 			return nil, err
 		}
@@ -195,11 +195,11 @@ func ownFlags(languages []string, machines int) []string {
 	return flags
 }
 
-// withoutCalls leaves out what a server logs of each call.
-type withoutCalls struct{ io.Writer }
+// terse leaves out what a server tells of each call and sandbox.
+type terse struct{ io.Writer }
 
-func (w withoutCalls) Write(line []byte) (int, error) {
-	if bytes.Contains(line, []byte(" msg=call ")) {
+func (w terse) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte(" level=INFO ")) && !bytes.Contains(line, []byte("preparing an image")) {
 		return len(line), nil
 	}
 	return w.Writer.Write(line)

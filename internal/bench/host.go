@@ -79,7 +79,7 @@ func (s *session) spending(run func(context.Context, Plan) (Sample, error), sum 
 
 // density measures the memory of machines that live and do nothing.
 func (s *session) density(ctx context.Context) (err error) {
-	const language, makers = "python", 4
+	const language, makers, diskMB = "python", 4, 32 // a stateful sandbox's disk is promised in full: the usual 512 MB are too much for 1,000
 	n := s.Machines
 	s.say("memory of %d idle machines", n)
 	if err := s.rest(ctx); err != nil {
@@ -92,7 +92,8 @@ func (s *session) density(ctx context.Context) (err error) {
 	var mu sync.Mutex
 	var made []string
 	sample, err := Plan{Clients: makers, Count: n}.Run(ctx, func(ctx context.Context) error {
-		box, err := s.server.Client.Create(ctx, sandbox.CreateRequest{Language: pointer(language), Mode: pointer(string(sandbox.Stateful))})
+		box, err := s.server.Client.Create(ctx, sandbox.CreateRequest{Language: pointer(language), Mode: pointer(string(sandbox.Stateful)),
+			ResourceLimits: &sandbox.LimitsRequest{DiskMB: pointer(diskMB)}})
 		if err != nil {
 			return err
 		}

@@ -8,8 +8,6 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -79,29 +77,38 @@ type session struct {
 	rate   map[string]float64 // of 8 clients, by language
 }
 
-// Run measures. What can't be measured here is said in the report; an error comes with what was measured before it.
+// Run measures. What can't be measured here is said in the report, and so is what failed: the error is of all of that,
+// and comes with what was measured.
 func Run(ctx context.Context, o Options) (_ Report, err error) {
 	s := &session{Options: o, rate: map[string]float64{}}
 	s.report = Report{Version: o.Version, Host: describe(o.Pinned), Images: map[string]string{}, Rows: []Row{}, LeftOut: []LeftOut{}}
-	defer func() {
-		err = errors.Join(err, s.leave(context.WithoutCancel(ctx)))
-	}()
 	for _, g := range Groups {
-		if !slices.Contains(o.Groups, g.Name) {
-			continue
-		}
-		s.group = g
-		if reason, err := s.enter(ctx, g); err != nil {
-			return s.report, err
-		} else if reason != "" {
-			s.leaveOut(reason)
-			continue
-		}
-		if err := g.run(s, ctx); err != nil {
-			return s.report, fmt.Errorf("%s: %w", g.Name, err)
+		if slices.Contains(o.Groups, g.Name) && ctx.Err() == nil {
+			err = errors.Join(err, s.measure(ctx, g))
 		}
 	}
-	return s.report, nil
+	return s.report, errors.Join(err, s.leave(context.WithoutCancel(ctx)))
+}
+
+// measure measures one group. After a failure the next one gets another server, where it is ours.
+func (s *session) measure(ctx context.Context, g Group) error {
+	s.group = g
+	reason, err := s.enter(ctx, g)
+	if err == nil && reason == "" {
+		err = g.run(s, ctx)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", g.Name, err)
+		reason = err.Error()
+	}
+	if reason != "" {
+		s.say("%s is left out: %s", g.Name, reason)
+		s.report.LeftOut = append(s.report.LeftOut, LeftOut{g.Name, reason})
+	}
+	if err != nil {
+		err = errors.Join(err, s.leave(context.WithoutCancel(ctx)))
+	}
+	return err
 }
 
 func describe(p *host.Pinned) Host {
@@ -122,11 +129,6 @@ func describe(p *host.Pinned) Host {
 
 func (s *session) say(format string, args ...any) {
 	fmt.Fprintf(s.Log, "bench: "+format+"\n", args...)
-}
-
-func (s *session) leaveOut(reason string) {
-	s.say("%s is left out: %s", s.group.Name, reason)
-	s.report.LeftOut = append(s.report.LeftOut, LeftOut{s.group.Name, reason})
 }
 
 // enter makes sure of a server that fits the group; a reason says why there can be none.
@@ -230,130 +232,5 @@ func (s *session) ready(ctx context.Context, language string) error {
 		if !until(ctx, time.Now().Add(time.Second)) {
 			return context.Cause(ctx)
 		}
-	}
-}
-
-// rest waits until the server is at rest, where that can be known.
-func (s *session) rest(ctx context.Context) error {
-	if s.meter == nil {
-		return nil
-	}
-	return s.meter.rest(ctx)
-}
-
-// side is one of the things that are measured in turns, so that what else the host does meets them alike.
-type side struct {
-	what   string
-	run    func(context.Context, Plan) (Sample, error)
-	before func(context.Context) error // each turn, unmeasured
-	tally  *tally                      // nil: it is bare
-	sample Sample
-}
-
-// turns of each side; few, so that each is long enough for a pool to run dry where it would in a long run.
-const turns = 4
-
-// alternate runs the sides in turns, count calls each in all, or for a time each.
-func (s *session) alternate(ctx context.Context, plan Plan, sides ...*side) error {
-	count, window := plan.Count, plan.For
-	for turn := range turns {
-		plan.Count = count*(turn+1)/turns - count*turn/turns
-		plan.For = window / turns
-		if count > 0 && plan.Count == 0 {
-			continue
-		}
-		for _, x := range sides {
-			if err := s.rest(ctx); err != nil {
-				return err
-			}
-			if x.before != nil {
-				if err := x.before(ctx); err != nil {
-					return err
-				}
-			}
-			sample, err := x.run(ctx, plan)
-			x.sample.add(sample)
-			if err != nil {
-				return fmt.Errorf("%s: %w", x.what, err)
-			}
-		}
-	}
-	return nil
-}
-
-// bareSides are the image's own interpreter and, where there is one, the host's; none without bare.
-func (s *session) bareSides(language string, all bool) []*side {
-	if s.bare == nil {
-		return nil
-	}
-	ref := s.report.Images[language]
-	of := func(what, program string) *side {
-		return &side{what: what, run: func(_ context.Context, p Plan) (Sample, error) { return s.bare.Run(BareRun{ref, program, p}) }}
-	}
-	sides := []*side{of("bare", language)}
-	if all {
-		other := of("the host's own", language+" of the host")
-		if _, err := s.bare.Run(BareRun{ref, language + " of the host", Plan{Clients: 1, Count: 1}}); err != nil {
-			s.say("the host has no %s of its own to show beside: %v", language, err)
-		} else {
-			sides = append(sides, other)
-		}
-	}
-	return sides
-}
-
-// tally keeps what results say.
-type tally struct {
-	mu    sync.Mutex
-	execs int64
-	warm  int64
-	cpu   float64 // ms
-}
-
-// check takes a result, and refuses one that is not the program's: a fast failure is no figure.
-func (t *tally) check(r sandbox.ExecResult, err error, want string) error {
-	if err != nil {
-		return err
-	}
-	if r.ExitCode != 0 || strings.TrimSpace(r.Stdout) != want {
-		return fmt.Errorf("the program ended with %d (%s): %s%s", r.ExitCode, r.TerminationReason, r.Stdout, r.Stderr)
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.execs++
-	t.cpu += r.Usage.CPUMS
-	if r.Start == "warm" {
-		t.warm++
-	}
-	return nil
-}
-
-func (t *tally) share() *float64 {
-	if t == nil || t.execs == 0 {
-		return nil
-	}
-	return pointer(rounded(float64(t.warm) / float64(t.execs)))
-}
-
-// rows makes the sides' rows; the first is bare's where there is bare.
-func (s *session) rows(language, pace string, sides ...*side) ([]*Row, error) {
-	var rows []*Row
-	for _, x := range sides {
-		r, err := newRow(s.group.Name, x.what, language, pace, x.sample)
-		if err != nil {
-			return nil, err
-		}
-		r.WarmShare = x.tally.share()
-		if sides[0].tally == nil && x.tally != nil {
-			r.over(rows[0])
-		}
-		rows = append(rows, &r)
-	}
-	return rows, nil
-}
-
-func (s *session) put(rows ...*Row) {
-	for _, r := range rows {
-		s.report.Rows = append(s.report.Rows, *r)
 	}
 }
