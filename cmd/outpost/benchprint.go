@@ -16,8 +16,11 @@ func printReport(w io.Writer, r bench.Report) error {
 	}
 	fmt.Fprintf(w, "%s; outpost %s\n", on, r.Version)
 	err := errors.Join(printLatencies(w, r.Rows), printFigures(w, r.Rows), printTargets(w, r.Rows))
+	if len(r.LeftOut) > 0 {
+		fmt.Fprintln(w)
+	}
 	for _, l := range r.LeftOut {
-		fmt.Fprintf(w, "\nleft out: %s: %s\n", l.Group, l.Reason)
+		fmt.Fprintf(w, "left out: %s: %s\n", l.Group, l.Reason)
 	}
 	return err
 }
