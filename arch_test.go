@@ -38,6 +38,7 @@ var rooms = map[string]room{
 	"cmd/outpost":       {imports: []string{"client", "sandbox", "internal/*"}, why: entrance},
 	"cmd/outpost-agent": {imports: []string{"internal/agent/guest", "internal/host"}, why: "the in-sandbox program stays small"},
 
+	"internal/bench":               {imports: []string{"client", "sandbox", "internal/host", "internal/image"}, why: "what is measured is spoken to as clients do"},
 	"internal/server":              {imports: []string{"internal/metrics", "internal/service", "internal/policy", "internal/strict", "sandbox"}, why: "routes speak to use cases"},
 	"internal/service/storetest":   {imports: []string{"internal/service", "sandbox"}, why: "the suite knows no store"},
 	"internal/service/runtimetest": {imports: []string{"internal/service", "sandbox"}, why: "the suite knows no runtime"},

@@ -1,229 +1,206 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/spf13/cobra"
 
 	"outpost.run/outpost/client"
-	"outpost.run/outpost/sandbox"
+	"outpost.run/outpost/internal/bench"
+	"outpost.run/outpost/internal/host"
 )
 
-// benchProgram is what every exec of the bench runs.
-const benchProgram = "print(1)"
-
-// pace is how the bench spaces its calls.
-type pace struct {
-	Name  string
-	Every time.Duration // 0: one after the other
-}
-
-// paces: a busy host hides what the first call after a rest costs, so both are measured.
-var paces = []pace{{"busy", 0}, {"one each 200 ms", 200 * time.Millisecond}}
-
-// measure is one row of the bench: how long one thing took, in milliseconds.
-type measure struct {
-	What     string   `json:"what"`
-	Pace     string   `json:"pace"`
-	Runs     int64    `json:"runs"`
-	P50      float64  `json:"p50_ms"`
-	P90      float64  `json:"p90_ms"`
-	P99      float64  `json:"p99_ms"`
-	Max      float64  `json:"max_ms"`
-	OverBare *float64 `json:"over_bare"` // P50 as a multiple of the bare interpreter's at the same pace; nil where that is unknown
+// benchFlags are what `bench` is told.
+type benchFlags struct {
+	at        connection
+	serverDir string
+	only      []string
+	runs      int
+	seconds   int
+	machines  int
+	full      bool
+	json      bool
 }
 
 func benchCommand() *cobra.Command {
-	var at connection
-	var runs int
-	var asJSON bool
+	var b benchFlags
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure create, exec and both together on this host",
-		Long: `Measures, through the API, how long create, exec in an ephemeral sandbox, and execute
-(create and exec together) of print(1) take; busy, and at one call each 200 ms. Beside
-them stands the bare time of the image's own interpreter on this host where the server's
-data directory can be read: the same program without isolation.
+		Short: "Measure this host beside the same programs started without isolation",
+		Long: `Measures, through the API, what sandboxes cost on this host, in turns with bare: the same
+program started by the image's own interpreter or compiler, through the mounted image, without
+isolation. The client is pinned to one processor where there are two; the processor time that it
+uses is stated, and subtracted where a row is compared. docs/benchmarks.md says how the figures
+are made.
 
-Without --url and without a server on --data-dir it starts one for itself.`,
+Groups, for --only:
+` + benchGroups() + `
+It uses the server that runs on --data-dir; without one, or with --server-dir, it starts servers
+of its own, on one data directory one after the other, and makes the images that are missing. The
+groups cold and burst need that. Progress goes to stderr.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if runs < 1 {
-				return errors.New("--runs must be at least 1")
-			}
-			b := bench{runs: runs, log: cmd.ErrOrStderr()}
-			rows, err := b.run(cmd.Context(), at)
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), rows)
-			}
-			return printMeasures(cmd.OutOrStdout(), rows)
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd) },
 	}
-	at.flags(cmd)
-	cmd.Flags().IntVarP(&runs, "runs", "n", 100, "runs of each measure when busy; a fifth of it when paced")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the figures as JSON, in milliseconds")
+	b.flags(cmd)
 	return cmd
 }
 
-type bench struct {
-	runs int
-	log  io.Writer
+func (b *benchFlags) flags(cmd *cobra.Command) {
+	b.at.flags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&b.serverDir, "server-dir", "", "start servers on this data directory, whatever else runs (default where none runs: outpost/bench in your cache folder)")
+	f.StringSliceVar(&b.only, "only", nil, "groups to measure (default all)")
+	f.IntVarP(&b.runs, "runs", "n", 100, "runs of a busy row; paced rows and compilers have a fifth")
+	f.IntVar(&b.seconds, "seconds", 20, "length of the open loop; each side of a closed one has half")
+	f.IntVar(&b.machines, "machines", 50, "idle machines of the group density")
+	f.BoolVar(&b.full, "full", false, "1,000 runs, 60 seconds and 1,000 idle machines, unless they are given")
+	f.BoolVar(&b.json, "json", false, "print the figures as JSON")
 }
 
-func (b bench) run(ctx context.Context, at connection) (rows []measure, err error) {
-	c, err := at.open()
-	dataDir := cmp.Or(at.dataDir, os.Getenv("OUTPOST_DATA_DIR"), client.DefaultDataDir)
-	if err != nil {
-		if at.url != "" || os.Getenv("OUTPOST_URL") != "" {
-			return nil, err
-		}
-		dir, dirErr := ownDataDir("bench")
-		if dirErr != nil {
-			return nil, dirErr
-		}
-		s, startErr := startServer(ctx, dir, b.log, "--rate-limit-per-minute", "0")
-		if startErr != nil {
-			return nil, startErr
-		}
-		defer func() {
-			if stopErr := s.stop(ctx); err == nil {
-				err = stopErr
-			}
-		}()
-		c, dataDir = s.Client, dir
+func benchGroups() string {
+	var b strings.Builder
+	for _, g := range bench.Groups {
+		fmt.Fprintf(&b, "  %-9s %s\n", g.Name, g.Does)
 	}
-	fmt.Fprintf(b.log, "bench: %s, %d runs each\n", c.Address(), b.runs)
-	ref, err := waitForImage(ctx, c, b.log)
+	return b.String()
+}
+
+func (b *benchFlags) run(cmd *cobra.Command) (err error) {
+	o, err := b.options(cmd)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, p := range paces {
-		more, err := b.api(ctx, c, p)
+	if o.Pinned, err = host.Pin(); err != nil {
+		return err
+	}
+	if o.Pinned != nil {
+		runtime.GOMAXPROCS(1) // it has no more
+	}
+	o.Freely = o.Pinned.Freely
+	bare, err := newBareSide()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bare.close()) }()
+	o.Bare = bare.command
+	report, err := bench.Run(cmd.Context(), o)
+	if b.json {
+		return errors.Join(err, printJSON(cmd.OutOrStdout(), report))
+	}
+	return errors.Join(err, printReport(cmd.OutOrStdout(), report))
+}
+
+func (b *benchFlags) options(cmd *cobra.Command) (o bench.Options, err error) {
+	size := func(name string, given *int, full int) {
+		if b.full && !cmd.Flags().Changed(name) {
+			*given = full
+		}
+		if *given < 1 {
+			err = errors.Join(err, fmt.Errorf("--%s must be at least 1", name))
+		}
+	}
+	size("runs", &b.runs, 1000)
+	size("seconds", &b.seconds, 60)
+	size("machines", &b.machines, 1000)
+	for _, g := range bench.Groups {
+		if len(b.only) == 0 || slices.Contains(b.only, g.Name) {
+			o.Groups = append(o.Groups, g.Name)
+		}
+	}
+	for _, name := range b.only {
+		if !slices.Contains(o.Groups, name) {
+			err = errors.Join(err, fmt.Errorf("--only %s: there is no such group; outpost bench --help lists them", name))
+		}
+	}
+	if err != nil {
+		return o, err
+	}
+	o.Runs, o.Paced, o.Compiled = b.runs, max(1, b.runs/5), max(1, b.runs/5)
+	o.Window, o.Machines = time.Duration(b.seconds)*time.Second, b.machines
+	o.Log, o.Version = cmd.ErrOrStderr(), version()
+	return o, b.server(&o)
+}
+
+// server is the one that runs, or how one is started.
+func (b *benchFlags) server(o *bench.Options) error {
+	// Connections are kept, or the figures would be those of connecting.
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 0, 1024
+	keeping := client.WithHTTPClient(&http.Client{Transport: transport})
+
+	dir := b.serverDir
+	if dir == "" {
+		c, err := b.at.open(keeping)
+		if err == nil {
+			o.Server = b.running(c)
+			return nil
+		}
+		if b.at.url != "" || os.Getenv("OUTPOST_URL") != "" {
+			return err
+		}
+		if dir, err = ownDataDir("bench"); err != nil {
+			return err
+		}
+	}
+	o.Start = func(ctx context.Context, languages, flags []string) (*bench.Server, error) {
+		s, err := startServer(ctx, dir, terse{o.Log}, append(ownFlags(languages, o.Machines), flags...)...)
 		if err != nil {
 			return nil, err
 		}
-		if bare, err := b.bare(ctx, dataDir, ref, p); err != nil {
-			fmt.Fprintln(b.log, "bench:", err)
-		} else {
-			for i := range more {
-				more[i].OverBare = pointer(more[i].P50 / bare.P50)
-			}
-			more = append([]measure{bare}, more...)
+		c, err := client.New(s.Address(), s.token, keeping)
+		if err != nil {
+			return nil, errors.Join(err, s.stop(ctx))
 		}
-		rows = append(rows, more...)
+		return &bench.Server{Client: c, DataDir: dir, PID: s.cmd.Process.Pid, Stop: s.stop}, nil
 	}
-	return rows, nil
+	return nil
 }
 
-// waitForImage makes one sandbox, so that no measure holds an image's making, and tells its image.
-func waitForImage(ctx context.Context, c *client.Client, log io.Writer) (ref string, err error) {
-	for {
-		s, err := c.Create(ctx, sandbox.CreateRequest{Language: pointer("python")})
-		if err == nil {
-			return s.Image, c.Delete(ctx, s.ID)
-		}
-		if sandbox.CodeOf(err) != sandbox.ImagePreparing {
-			return "", err
-		}
-		fmt.Fprintln(log, "bench:", inWords(err))
-		if err := pause(ctx, time.Second); err != nil {
-			return "", err
-		}
+// running is a server that others started. Its data directory says whether it is that of this host.
+func (b *benchFlags) running(c *client.Client) *bench.Server {
+	s := &bench.Server{Client: c}
+	dir := cmp.Or(b.at.dataDir, os.Getenv("OUTPOST_DATA_DIR"), client.DefaultDataDir)
+	local, err := client.FindLocal(dir)
+	if err != nil || local.URL != c.Address() {
+		return s
 	}
+	if _, err := os.ReadFile(filepath.Join(dir, "installation")); err == nil {
+		s.DataDir, s.PID = dir, local.PID
+	}
+	return s
 }
 
-// api measures the three calls at one pace.
-func (b bench) api(ctx context.Context, c *client.Client, p pace) ([]measure, error) {
-	create := func() (sandbox.Sandbox, error) {
-		return c.Create(ctx, sandbox.CreateRequest{Language: pointer("python")})
+// ownFlags start a server with what is measured alone: no image but those that are needed, no bounds that are a
+// service's to its users.
+func ownFlags(languages []string, machines int) []string {
+	flags := []string{"--rate-limit-per-minute", "0", "--stop-all", "--disk-overcommit", "1000",
+		"--policy-quota-sandboxes", fmt.Sprint(max(1000, 2*machines)), "--policy-quota-concurrent-execs", "1000"}
+	for _, language := range []string{"python", "bash", "node", "go", "rust"} {
+		if !slices.Contains(languages, language) {
+			flags = append(flags, "--images-"+language, "")
+		}
 	}
-	var made []string
-	created, err := b.measure(ctx, "create", p, func() error {
-		s, err := create()
-		made = append(made, s.ID)
-		return err
-	}, func() error { return c.Delete(ctx, made[len(made)-1]) })
-	if err != nil {
-		return nil, err
-	}
-	s, err := create()
-	if err != nil {
-		return nil, err
-	}
-	executed, err := b.measure(ctx, "exec", p, func() error {
-		return checked(c.Exec(ctx, s.ID, sandbox.ExecRequest{Code: pointer(benchProgram)}))
-	}, nil)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Delete(ctx, s.ID); err != nil {
-		return nil, err
-	}
-	both, err := b.measure(ctx, "create+exec", p, func() error {
-		return checked(c.Execute(ctx, sandbox.ExecuteRequest{Language: pointer("python"), Code: pointer(benchProgram)}))
-	}, nil)
-	return []measure{created, executed, both}, err
+	return flags
 }
 
-// checked refuses a result that is not the program's: a fast failure is no figure.
-func checked(r sandbox.ExecResult, err error) error {
-	if err == nil && (r.ExitCode != 0 || r.Stdout != "1\n") {
-		err = fmt.Errorf("%q ended with %d (%s): %s%s", benchProgram, r.ExitCode, r.TerminationReason, r.Stdout, r.Stderr)
-	}
-	return err
-}
+// terse leaves out what a server tells of each call and sandbox.
+type terse struct{ io.Writer }
 
-// measure times once after once; after, if any, is not timed.
-func (b bench) measure(ctx context.Context, what string, p pace, once, after func() error) (measure, error) {
-	const longest, digits = int64(10 * time.Minute / time.Microsecond), 3
-	m, histogram := measure{What: what, Pace: p.Name}, hdrhistogram.New(1, longest, digits)
-	runs := b.runs
-	if p.Every > 0 {
-		runs = max(1, runs/5)
+func (w terse) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte(" level=INFO ")) && !bytes.Contains(line, []byte("preparing an image")) {
+		return len(line), nil
 	}
-	for n := range runs {
-		if n > 0 && p.Every > 0 {
-			if err := pause(ctx, p.Every); err != nil {
-				return m, err
-			}
-		}
-		began := time.Now()
-		if err := once(); err != nil {
-			return m, fmt.Errorf("%s, run %d: %w", what, n+1, err)
-		}
-		if err := histogram.RecordValue(max(1, time.Since(began).Microseconds())); err != nil {
-			return m, err
-		}
-		if after != nil {
-			if err := after(); err != nil {
-				return m, err
-			}
-		}
-	}
-	at := func(percentile float64) float64 { return float64(histogram.ValueAtPercentile(percentile)) / 1000 }
-	m.Runs, m.P50, m.P90, m.P99, m.Max = histogram.TotalCount(), at(50), at(90), at(99), float64(histogram.Max())/1000
-	return m, nil
-}
-
-func printMeasures(w io.Writer, rows []measure) error {
-	var cells [][]string
-	ms := func(v float64) string { return fmt.Sprintf("%.1f", v) }
-	for _, m := range rows {
-		over := "–"
-		if m.OverBare != nil {
-			over = fmt.Sprintf("%.1f", *m.OverBare)
-		}
-		cells = append(cells, []string{m.What, m.Pace, fmt.Sprint(m.Runs), ms(m.P50), ms(m.P90), ms(m.P99), ms(m.Max), over})
-	}
-	return table(w, []string{"WHAT", "PACE", "RUNS", "P50 ms", "P90", "P99", "MAX", "x BARE"}, cells)
+	return w.Writer.Write(line)
 }

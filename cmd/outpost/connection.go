@@ -27,7 +27,7 @@ func (c *connection) flags(cmd *cobra.Command) {
 }
 
 // open makes the client. The token of a data directory goes to the server of that directory and to no other address.
-func (c connection) open() (*client.Client, error) {
+func (c connection) open(options ...client.Option) (*client.Client, error) {
 	dir := cmp.Or(c.dataDir, os.Getenv("OUTPOST_DATA_DIR"), client.DefaultDataDir)
 	address := cmp.Or(c.url, os.Getenv("OUTPOST_URL"))
 	token := cmp.Or(c.token, os.Getenv("OUTPOST_TOKEN"))
@@ -47,7 +47,7 @@ func (c connection) open() (*client.Client, error) {
 	if token == "" {
 		return nil, fmt.Errorf("no credential for %s: set OUTPOST_TOKEN or --token", address)
 	}
-	options := []client.Option{client.WithNamespace(cmp.Or(c.namespace, os.Getenv("OUTPOST_NAMESPACE"), client.DefaultNamespace))}
+	options = append(options, client.WithNamespace(cmp.Or(c.namespace, os.Getenv("OUTPOST_NAMESPACE"), client.DefaultNamespace)))
 	if name, secret, isKey := strings.Cut(token, "$"); isKey {
 		options = append(options, client.WithAPIKey(name, secret))
 	}

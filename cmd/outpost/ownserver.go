@@ -22,6 +22,7 @@ const readyLine = "outpost ready on "
 // ownServer is a server that a command started for itself, on a free loopback port.
 type ownServer struct {
 	*client.Client
+	token  string
 	cmd    *exec.Cmd
 	logged chan struct{} // closed when its log has ended
 }
@@ -52,7 +53,7 @@ func startServer(ctx context.Context, dir string, log io.Writer, flags ...string
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the server: %w", err)
 	}
-	s := &ownServer{cmd: cmd, logged: make(chan struct{})}
+	s := &ownServer{token: token, cmd: cmd, logged: make(chan struct{})}
 	address := make(chan string, 1)
 	go s.follow(stderr, log, address)
 	select {

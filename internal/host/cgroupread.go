@@ -124,3 +124,17 @@ func (g Cgroup) OnOOM() (*os.File, error) {
 	}
 	return event, nil
 }
+
+// CgroupMemory is what a group and those below it have now, in bytes.
+type CgroupMemory struct {
+	All    int64 // reclaimable cache included
+	Kernel int64 // of it, the kernel's own for them: stacks, page tables, slabs. Source: cgroup-v2.rst, memory.stat (5.18)
+}
+
+// Memory reads what is charged to the group.
+func (g Cgroup) Memory() CgroupMemory {
+	if g.h.V2() {
+		return CgroupMemory{g.number("memory", "memory.current"), g.field("memory", "memory.stat", "kernel")}
+	}
+	return CgroupMemory{g.number("memory", "memory.usage_in_bytes"), g.number("memory", "memory.kmem.usage_in_bytes")}
+}
