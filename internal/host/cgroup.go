@@ -140,6 +140,19 @@ func (k *Kernel) LimitCgroup(g Cgroup, l CgroupLimits) error {
 	return g.limit(l)
 }
 
+// Yield lets a group have the processors that nobody else wants, or, with false, its share again. Source: cpu.shares of
+// sched-design-CFS.rst, cpu.weight of cgroup-v2.rst.
+func (k *Kernel) Yield(g Cgroup, yes bool) error {
+	if err := k.enter("weigh cgroup"); err != nil {
+		return err
+	}
+	file, value := filepath.Join(g.h.v1["cpu"], g.path, "cpu.shares"), map[bool]string{true: "32", false: "1024"}[yes]
+	if g.h.V2() {
+		file, value = filepath.Join(g.h.unified, g.path, "cpu.weight"), map[bool]string{true: "3", false: "100"}[yes]
+	}
+	return step("weigh cgroup", writeFile(file, value))
+}
+
 // Delegate makes sure that the v2 root hands its controllers on; without v2 there is nothing to do.
 func (k *Kernel) Delegate(h *Hierarchies) error {
 	if !h.V2() {

@@ -92,14 +92,6 @@ func (g Cgroup) Usage() CgroupUsage {
 	return u
 }
 
-// MemoryBytes is what the group and those below it hold now, page cache included.
-func (g Cgroup) MemoryBytes() int64 {
-	if g.h.V2() {
-		return g.number("memory", "memory.current")
-	}
-	return g.number("memory", "memory.usage_in_bytes")
-}
-
 // OnOOM is readable each time the group, or one above it, ran out of memory; nil on v2, where memory.oom.group does what
 // it is wanted for. Source: cgroup-v1/memory.rst, section 10.
 func (g Cgroup) OnOOM() (*os.File, error) {

@@ -3,8 +3,9 @@
 //
 // How many a shelf holds follows the demand: each ask that finds none doubles it, each minute half of what was not needed
 // goes. A key has a shelf from its second ask on. Where half of a shelf is left, nothing is made while asks follow one another: they
-// need the processors. In sum the shelves are bounded in number and in memory; where there is no
-// room the shelf that was asked for longest ago gives way, and when the host's memory is short they are emptied.
+// need the processors. In sum the shelves are bounded in number and in memory. Where there is no room, owners
+// who hold more than a quarter give way first, then the shelf that was asked for longest ago; when the host's memory is short
+// they are emptied.
 package pool
 
 import (
@@ -116,7 +117,7 @@ func (p *Pool) Take(ctx context.Context, key, owner string, maker Make) Item {
 		return item
 	}
 	if s.asked > 1 {
-		s.want = min(max(least, 2*s.want), p.most(s))
+		s.want = min(max(least, 2*s.want), max(1, p.o.MaxIdle/2))
 	}
 	if s.making > len(s.waiters) {
 		w := make(chan Item, 1)
@@ -160,20 +161,6 @@ func (p *Pool) wait(ctx context.Context, s *shelf, w chan Item) Item {
 	return item
 }
 
-// most is how many a shelf may hold: one that a single owner asks for, with all of that owner's, a quarter of all.
-func (p *Pool) most(s *shelf) int {
-	if s.owner == "" {
-		return max(1, p.o.MaxIdle/2)
-	}
-	others := 0
-	for _, o := range p.shelves {
-		if o != s && o.owner == s.owner {
-			others += o.want
-		}
-	}
-	return max(0, max(1, p.o.MaxIdle/4)-others)
-}
-
 func (p *Pool) shelf(key, owner string, maker Make) *shelf {
 	if p.ctx.Err() != nil || p.o.MaxIdle <= 0 {
 		return nil
@@ -181,7 +168,7 @@ func (p *Pool) shelf(key, owner string, maker Make) *shelf {
 	s := p.shelves[key]
 	if s == nil {
 		if len(p.shelves) >= remembered {
-			p.forget(p.oldest(nil, false))
+			p.forget(p.oldest(func(*shelf) bool { return true }))
 		}
 		s = &shelf{key: key, owner: owner}
 		p.shelves[key] = s
@@ -303,22 +290,42 @@ func (p *Pool) neediest() *shelf {
 	if which == nil || p.o.Low() {
 		return nil
 	}
-	if p.state.Idle+p.state.Making < p.o.MaxIdle && p.state.Bytes < p.o.MaxBytes {
-		return which
+	if p.state.Idle+p.state.Making >= p.o.MaxIdle || p.state.Bytes >= p.o.MaxBytes {
+		victim := p.victim(which)
+		if victim == nil {
+			return nil
+		}
+		p.shrink(victim, 1)
 	}
-	victim := p.oldest(which, true)
-	if victim == nil || victim.used.After(which.used) {
-		return nil
-	}
-	p.shrink(victim, 1)
 	return which
 }
 
-// oldest is the shelf, but for one, that was asked for longest ago; with items where they are wanted.
-func (p *Pool) oldest(but *shelf, items bool) *shelf {
+// victim is the shelf that gives way to another: the one that was asked for longest ago of those owners who hold more than a quarter
+// of all, if the other's does not; else of all that were asked for before it.
+func (p *Pool) victim(of *shelf) *shelf {
+	held := map[string]int{}
+	for _, s := range p.shelves {
+		held[s.owner] += len(s.idle) + s.making
+	}
+	over := func(s *shelf) bool { return s.owner != "" && held[s.owner] > p.o.MaxIdle/4 }
+	switch {
+	case over(of):
+		return p.oldest(func(s *shelf) bool {
+			return s != of && s.owner == of.owner && len(s.idle) > 0 && s.used.Before(of.used)
+		})
+	default:
+		if s := p.oldest(func(s *shelf) bool { return over(s) && len(s.idle) > 0 }); s != nil {
+			return s
+		}
+		return p.oldest(func(s *shelf) bool { return s != of && len(s.idle) > 0 && s.used.Before(of.used) })
+	}
+}
+
+// oldest is the shelf that was asked for longest ago of those that fit.
+func (p *Pool) oldest(fits func(*shelf) bool) *shelf {
 	var which *shelf
 	for _, s := range p.shelves {
-		if s != but && (!items || len(s.idle) > 0) && (which == nil || s.used.Before(which.used)) {
+		if fits(s) && (which == nil || s.used.Before(which.used)) {
 			which = s
 		}
 	}
@@ -380,7 +387,7 @@ func (p *Pool) look(now time.Time, minute bool) {
 		}
 	}
 	if p.o.Low() {
-		if s := p.oldest(nil, true); s != nil {
+		if s := p.oldest(func(s *shelf) bool { return len(s.idle) > 0 }); s != nil {
 			p.shrink(s, len(s.idle))
 		}
 	}

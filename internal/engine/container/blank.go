@@ -30,5 +30,10 @@ func (m *machine) leaseBlank(ctx context.Context, undo *host.Undo) error {
 	if err := m.e.writeRecord(m.spec.ID, m.record()); err != nil {
 		return err
 	}
+	if m.spec.SandboxID != engine.Pooled {
+		if err := m.e.kernel.Yield(m.group, false); err != nil {
+			return err
+		}
+	}
 	return m.e.kernel.LimitCgroup(m.programs(), m.e.limits(m.spec.Limits))
 }

@@ -59,7 +59,10 @@ func (m *machine) Lease(sandboxID string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.spec.SandboxID = sandboxID
-	return m.e.writeRecord(m.spec.ID, m.record())
+	if err := m.e.writeRecord(m.spec.ID, m.record()); err != nil {
+		return err
+	}
+	return m.e.kernel.Yield(m.group, false)
 }
 
 // Isolation implements engine.Machine.

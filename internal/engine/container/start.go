@@ -172,6 +172,11 @@ func (m *machine) makeGroups(ctx context.Context, undo *host.Undo) error {
 	if err := k.MakeCgroup(m.group, true, host.CgroupLimits{}); err != nil {
 		return err
 	}
+	if m.spec.SandboxID == engine.Pooled { // who makes it ahead is not in the way of those who run
+		if err := k.Yield(m.group, true); err != nil {
+			return err
+		}
+	}
 	if err := k.MakeCgroup(m.group.Child("agent"), false, host.CgroupLimits{MemoryBytes: agentMemory, Pids: agentPids}); err != nil {
 		return err
 	}

@@ -64,4 +64,4 @@ func (p *place) Warm() bool { return p.warm != nil }
 const agentBytes = 3 << 20
 
 // Memory implements engine.Machine.
-func (m *machine) Memory() int64 { return m.group.MemoryBytes() + agentBytes }
+func (m *machine) Memory() int64 { return m.group.Memory().All + agentBytes }
