@@ -71,11 +71,12 @@ type needs struct {
 	mounts   []engine.Mount // that must be there from the start
 	resolved []string
 	took     time.Duration
+	plain    bool   // no interpreter may have been started ahead
 	release  func() // lets its layers go
 }
 
 // fresh says that no machine of an ephemeral sandbox that is there already will do.
-func (x needs) fresh() bool { return x.layers != nil || x.mounts != nil }
+func (x needs) fresh() bool { return x.plain || x.layers != nil || x.mounts != nil }
 
 // needsOf installs an exec's dependencies, or finds them installed; without an error, release must be called in the end.
 func (n *Node) needsOf(ctx context.Context, b *box, e service.ExecSpec) (needs, error) {

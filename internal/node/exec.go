@@ -118,6 +118,7 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 		return n.notBegun(ctx, b, err)
 	}
 	defer need.release()
+	need.plain = n.plain(b, e)
 	m, err := n.machineFor(ctx, b, e, need)
 	if err != nil {
 		return n.notBegun(ctx, b, err)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"reflect"
 
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -37,10 +39,25 @@ func (n *Node) recipe(ctx context.Context, b *box, limits sandbox.Limits, x need
 	if x.layers != nil {
 		r.spec.Layers = x.layers
 	}
-	if n.pool != nil && r.poolable() && !x.fresh() {
-		r.warm = warmFor(b)
+	if !x.fresh() {
+		r.warm = n.ahead(b)
 	}
 	return r, nil
+}
+
+// ahead is the interpreter that runs in each machine made for the sandbox, but for an exec's that can't use it; nil: none does.
+func (n *Node) ahead(b *box) *agent.Warm {
+	if n.pool == nil || len(n.mounts(b)) > 0 {
+		return nil
+	}
+	return warmFor(b)
+}
+
+// plain says that the sandbox's machines have an interpreter running which can't run this program. The program gets a machine
+// in which none was ever started: an interpreter leaves traces, so a machine isn't taken back from one.
+func (n *Node) plain(b *box, e service.ExecSpec) bool {
+	ahead := n.ahead(b)
+	return ahead != nil && (len(e.Deps) > 0 || !reflect.DeepEqual(ahead, warmWith(b, e)))
 }
 
 // poolable: nothing of one sandbox alone is in it.

@@ -86,7 +86,7 @@ func (a *Agent) exec(conn net.Conn, b []byte, files []*os.File) error {
 	if err != nil {
 		x.kill()
 	}
-	x.warm.close()
+	x.closeWarm()
 	return err
 }
 

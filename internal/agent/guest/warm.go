@@ -24,6 +24,7 @@ type warm struct {
 	program cell.Program
 	name    string   // of the fifo, later of the program's file
 	fifo    *os.File // its writing end
+	used    bool     // the program's file has taken its place
 }
 
 // warmUp lets the parked process become the interpreter, and answers when that waits.
@@ -127,7 +128,7 @@ func (x *execution) goOn(run agent.Run) error {
 	if err := as(x.who, func() error { return x.replaceFifo(run) }); err != nil {
 		return err
 	}
-	x.file = x.warm.name
+	x.warm.used, x.file = true, x.warm.name
 	if err := agent.WriteFrame(x.conn, agent.KindBegin, nil); err != nil {
 		return err
 	}
@@ -140,11 +141,16 @@ func (x *execution) goOn(run agent.Run) error {
 	return nil
 }
 
-// close lets go of a fifo that no program came through.
-func (w *warm) close() {
-	if w != nil && w.fifo != nil {
+// closeWarm removes a fifo that no program came through: the next exec's file may have its name.
+func (x *execution) closeWarm() {
+	w := x.warm
+	if w == nil || w.used {
+		return
+	}
+	if w.fifo != nil {
 		w.fifo.Close()
 	}
+	_ = as(x.who, func() error { return remove(w.name) })
 }
 
 // replaceFifo puts the program's file in the fifo's place, with the calling thread's rights.
