@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"runtime"
+	"time"
 
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/pool"
@@ -61,6 +62,10 @@ func (n *Node) lease(ctx context.Context, b *box, r recipe) engine.Machine {
 	return m
 }
 
+// warmTime is how long an interpreter may take to start ahead. A program waits for the one of its machine, and gets a new one
+// where it does not come: under a low limit of processes, node waits for threads that it never gets.
+const warmTime = 5 * time.Second
+
 // makePooled makes a machine for the pool, its interpreter running.
 func (n *Node) makePooled(ctx context.Context, r recipe) (pool.Item, error) {
 	m, err := n.make(ctx, r, engine.Pooled)
@@ -68,7 +73,7 @@ func (n *Node) makePooled(ctx context.Context, r recipe) (pool.Item, error) {
 		return nil, err
 	}
 	if r.warm != nil {
-		limited, cancel := n.bounded(ctx, startTime)
+		limited, cancel := n.bounded(ctx, warmTime)
 		defer cancel()
 		if err := m.Warm(limited, *r.warm); err != nil { // an exec of it says why, started cold
 			n.log.Debug("an interpreter could not be started ahead", "error", err)
@@ -83,7 +88,7 @@ func (n *Node) warmUp(m engine.Machine, r recipe) {
 		return
 	}
 	go func() {
-		limited, cancel := n.bounded(context.Background(), startTime)
+		limited, cancel := n.bounded(context.Background(), warmTime)
 		defer cancel()
 		if err := m.Warm(limited, *r.warm); err != nil {
 			n.log.Debug("an interpreter could not be started ahead", "error", err)

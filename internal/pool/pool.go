@@ -9,6 +9,7 @@ package pool
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -113,7 +114,7 @@ func (p *Pool) Take(ctx context.Context, key, owner string, maker Make) Item {
 		return item
 	}
 	if s.asked > 1 {
-		s.want = min(max(2, 2*s.want), p.most(s))
+		p.grow(s)
 	}
 	if s.making > len(s.waiters) {
 		w := make(chan Item, 1)
@@ -157,18 +158,39 @@ func (p *Pool) wait(ctx context.Context, s *shelf, w chan Item) Item {
 	return item
 }
 
-// most is how many a shelf may hold: one that a single owner asks for, with all of that owner's, a quarter of all.
+// most is how many a shelf may hold: of one that a single owner asks for, all of that owner's a quarter of the pool.
 func (p *Pool) most(s *shelf) int {
 	if s.owner == "" {
 		return max(1, p.o.MaxIdle/2)
 	}
-	others := 0
+	return max(1, p.o.MaxIdle/4)
+}
+
+// grow lets a shelf hold twice as many. Where its owner has no more, the owner's others give way, the one that was asked for
+// longest ago first.
+func (p *Pool) grow(s *shelf) {
+	s.want = min(max(2, 2*s.want), p.most(s))
+	if s.owner == "" {
+		return
+	}
+	var others []*shelf
+	over := s.want - p.most(s)
 	for _, o := range p.shelves {
-		if o != s && o.owner == s.owner {
-			others += o.want
+		if o != s && o.owner == s.owner && o.want > 0 {
+			others = append(others, o)
+			over += o.want
 		}
 	}
-	return max(0, max(1, p.o.MaxIdle/4)-others)
+	slices.SortFunc(others, func(a, b *shelf) int { return a.used.Compare(b.used) })
+	for _, o := range others {
+		n := min(over, o.want)
+		if n <= 0 {
+			return
+		}
+		over -= n
+		o.want -= n
+		p.giveUp(o, len(o.idle)-o.want)
+	}
 }
 
 func (p *Pool) shelf(key, owner string, maker Make) *shelf {
@@ -232,7 +254,7 @@ func (p *Pool) keepMaking() {
 	}
 }
 
-// makeOne makes an item for the shelf that lacks most; false where there is nothing to do.
+// makeOne makes an item for the neediest shelf; false where there is nothing to do.
 func (p *Pool) makeOne() bool {
 	p.mu.Lock()
 	s := p.neediest()
@@ -277,16 +299,21 @@ func (p *Pool) makeOne() bool {
 	return true
 }
 
-// neediest is the shelf that lacks most and for which there is room, or is made some.
+// neediest is the shelf that lacks most of what it is to hold and for which there is room, or is made some; of two, the one
+// that was asked for last.
 func (p *Pool) neediest() *shelf {
 	if p.ctx.Err() != nil {
 		return nil
 	}
 	var which *shelf
-	most, now := 0, time.Now()
+	most, now := 0.0, time.Now()
 	for _, s := range p.shelves {
-		if lacks := s.want - len(s.idle) - s.making + len(s.waiters); lacks > most && now.After(s.rest) {
-			which, most = s, lacks
+		lacks := s.want - len(s.idle) - s.making + len(s.waiters)
+		if lacks <= 0 || !now.After(s.rest) {
+			continue
+		}
+		if share := float64(lacks) / float64(s.want+len(s.waiters)); which == nil || share > most || share == most && s.used.After(which.used) {
+			which, most = s, share
 		}
 	}
 	if which == nil || p.o.Low() {
@@ -314,8 +341,13 @@ func (p *Pool) oldest(but *shelf, items bool) *shelf {
 	return which
 }
 
-// shrink gives n items of a shelf up.
+// shrink gives n items of a shelf up, which then holds no more than it has.
 func (p *Pool) shrink(s *shelf, n int) {
+	p.giveUp(s, n)
+	s.want = min(s.want, len(s.idle))
+}
+
+func (p *Pool) giveUp(s *shelf, n int) {
 	for range min(n, len(s.idle)) {
 		k := s.idle[0]
 		s.idle = s.idle[1:]
@@ -323,7 +355,6 @@ func (p *Pool) shrink(s *shelf, n int) {
 		p.state.Bytes -= k.bytes
 		p.discard(k)
 	}
-	s.want = min(s.want, len(s.idle))
 	s.low = min(s.low, len(s.idle))
 }
 

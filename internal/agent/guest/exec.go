@@ -207,6 +207,8 @@ func (x *execution) prepare(gone chan cell.Ended) (agent.Run, error) {
 		if err := makeDir("working_dir", run.Dir, x.who); err != nil {
 			return run, err
 		}
+	} else if run.Files > 0 {
+		_ = as(x.who, func() error { x.warm.removeSpare(); return nil })
 	}
 	for range run.Files {
 		if err := x.takeFile(run.Dir); err != nil {

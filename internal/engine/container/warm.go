@@ -20,7 +20,10 @@ func (m *machine) Warm(ctx context.Context, w agent.Warm) error {
 	p.warming = make(chan struct{})
 	m.mu.Unlock()
 	defer close(p.warming)
-	defer context.AfterFunc(ctx, func() { _ = p.Kill(); p.conn.Close() })()
+	defer context.AfterFunc(ctx, func() { // the agent says so when it is gone, and the fifo too
+		_ = p.Kill()
+		_ = p.conn.SetDeadline(time.Now().Add(time.Second))
+	})()
 	if err := m.e.kernel.Enter("warm"); err != nil {
 		p.spoilt = true
 		return err
