@@ -171,7 +171,7 @@ func (x *execution) goOn(run agent.Run) error {
 	if err := as(x.who, func() error { return x.replaceFifo(run) }); err != nil {
 		return err
 	}
-	x.warm.used, x.file = true, x.warm.name
+	x.warm.used, x.file, x.temporary = true, x.warm.name, !run.KillRest
 	if err := agent.WriteFrame(x.conn, agent.KindBegin, nil); err != nil {
 		return err
 	}
