@@ -55,8 +55,8 @@ function leaveMarks() {
 
 const before = look();
 leaveMarks().then(() => {
-  let after; // until the process that it left has its name
-  for (let n = 0; n < 500; n++) { after = look(); if (after.some((f) => f[0] === "process cmdline")) break; Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5); }
+  let after = []; // until the process that it left has its name
+  for (let n = 0; n < 500 && "@AGAIN@" === "true"; n++) { after = look(); if (after.some((f) => f[0] === "process cmdline")) break; Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5); }
   console.log(JSON.stringify({before, left, seen: [...new Set(after.map((f) => f[0]))].sort()}));
   process.exit(0);
 });

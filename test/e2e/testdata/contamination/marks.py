@@ -1,9 +1,9 @@
 # Looks for what an earlier exec left, then leaves a mark in every place it can think of, then looks again: it must find its
-# own marks now, or the search is blind. All marks begin the same; the words between @ are the test's. Every THOROUGHth exec
-# looks through the whole tree.
-import base64, ctypes, ctypes.util, errno, glob, json, mmap, os, resource, signal, socket, struct, subprocess, sys, sysconfig, threading, time
+# own marks now, or the search is blind. All marks begin the same; the words between @ are the test's.
+import ctypes, json, mmap, os, resource, signal, socket, sys, time
 
-MARK, ID, THOROUGH = "".join(["@HALF@", "@OTHER@"]), "@ID@", int("@THOROUGH@") # not in one piece: the program's own text is searched, too
+WHOLE, AGAIN = "@WHOLE@" == "true", "@AGAIN@" == "true" # look through the whole tree; look again
+MARK, ID = "".join(["@HALF@", "@OTHER@"]), "@ID@" # not in one piece: the program's own text is searched, too
 mine = MARK + ID
 libc = ctypes.CDLL(None, use_errno=True)
 KEY = 0x6d61726b  # "mark", of System V IPC
@@ -35,13 +35,13 @@ def content(path, size=1 << 16):
 # --- looking
 
 def look_in_tree():
-    stack = ["/"] if int(ID) % THOROUGH == 0 else FOLDERS + [os.path.expanduser("~")]
+    stack = ["/"] if WHOLE else FOLDERS + [os.path.expanduser("~")]
     while stack:
         at = stack.pop()
         if at == "/proc" or at == "/sys" or at.startswith(("/proc/", "/sys/")): continue
         for e in quietly(lambda: list(os.scandir(at))) or []:
             saw("name of " + e.path, e.name)
-            if e.is_dir(follow_symlinks=False) and (int(ID) % THOROUGH == 0 or at.startswith(DEEP) or e.name.startswith(".")): stack.append(e.path)
+            if e.is_dir(follow_symlinks=False) and (WHOLE or at.startswith(DEEP) or e.name.startswith(".")): stack.append(e.path)
             elif e.is_symlink(): saw("link " + e.path, quietly(lambda: os.readlink(e.path)))
             elif e.is_file(follow_symlinks=False):
                 s = quietly(lambda: e.stat(follow_symlinks=False))
@@ -179,10 +179,10 @@ def leave_marks():
 STARTED = os.stat("/etc/resolv.conf").st_mtime
 before = look()
 leave_marks()
-for _ in range(2000): # until the process that it left has its name
+after = []
+for _ in range(2000 if AGAIN else 0): # until the process that it left has its name
     found.clear()
     look_at_process()
-    if any(w == "process cmdline" for w, _ in found): break
+    if any(w == "process cmdline" for w, _ in found): after = look(); break
     time.sleep(.005)
-after = look()
 print(json.dumps({"before": before, "left": left, "seen": sorted({w for w, _ in after})}))
