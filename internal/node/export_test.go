@@ -1,6 +1,11 @@
 package node
 
-import "context"
+import (
+	"context"
+	"reflect"
+
+	"outpost.run/outpost/internal/service"
+)
 
 // Sweep is the sweep of every minute.
 func (n *Node) Sweep(ctx context.Context) { n.sweep(ctx) }
@@ -10,3 +15,11 @@ func (n *Node) SweepImages() { n.sweepImages() }
 
 // Mend is what the sweep does for what could not be had after a restart.
 func (n *Node) Mend() { n.mend() }
+
+// StartsWarm says whether a program of an ephemeral sandbox may be run by the interpreter that was started ahead for it.
+func StartsWarm(s service.SandboxSpec, image [][2]string, e service.ExecSpec) bool {
+	b := newBox(s)
+	b.image.Config.Env = image
+	ahead := warmFor(b)
+	return ahead != nil && reflect.DeepEqual(ahead, warmWith(b, e))
+}

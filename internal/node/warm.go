@@ -36,6 +36,9 @@ func warmWith(b *box, e service.ExecSpec) *agent.Warm {
 	if e.User != "" && e.User != b.spec.Security.User {
 		return nil
 	}
+	if len(e.Files) > 0 && slices.ContainsFunc(environment(b, nil), looksAround) {
+		return nil
+	}
 	r := program(b, e)
 	for _, f := range e.Files {
 		if !harmless(f.Path, r.Dir, l) {
@@ -58,13 +61,27 @@ func decides(pair [2]string) bool {
 	return slices.ContainsFunc(deciding, func(d string) bool { return strings.HasPrefix(pair[0]+"=", d) })
 }
 
+// looksAround says of a variable of the image that an interpreter may look for files by it, other than where the image has
+// them. Images say their interpreter's version and their language, too.
+func looksAround(pair [2]string) bool {
+	switch name := pair[0]; {
+	case name == "PATH":
+		return slices.ContainsFunc(strings.Split(pair[1], ":"), func(dir string) bool {
+			return !path.IsAbs(dir) || within(path.Clean(dir), "/workspace") || within(path.Clean(dir), "/tmp")
+		})
+	case name == "LANG", name == "LANGUAGE", name == "TZ", strings.HasPrefix(name, "LC_"), strings.HasSuffix(name, "_VERSION"):
+		return false
+	}
+	return decides(pair)
+}
+
 // harmless says of a file that comes with the program that no interpreter looks at it before it reads the program.
 func harmless(name, dir string, l language) bool {
 	if !within(dir, "/workspace") && !within(dir, "/tmp") || path.IsAbs(name) || path.Clean(name) != name || strings.HasPrefix(name, "..") {
 		return false
 	}
 	base := path.Base(name)
-	if strings.HasPrefix(base, ".") || strings.HasPrefix(name, l.file+"/") { // .python-version and the like; a folder in the program's place
+	if strings.HasPrefix(name, ".") || strings.Contains(name, "/.") || strings.HasPrefix(name, l.file+"/") { // .python-version and the like; a folder in the program's place
 		return false
 	}
 	return base != l.file && base != "package.json" && base != "pyvenv.cfg" && !strings.Contains(name, "site-packages")

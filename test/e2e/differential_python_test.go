@@ -21,6 +21,9 @@ func pythonCases() []likeness {
 	in := func(stdin string) sandbox.ExecRequest { return sandbox.ExecRequest{Stdin: &stdin} }
 	return []likeness{
 		{name: "all facts", code: pythonFacts, exec: in("input"), masks: []mask{idRange}},
+		{name: "all facts as root", code: pythonFacts, exec: in("input"), masks: []mask{idRange}, create: sandbox.CreateRequest{Security: &sandbox.SecurityRequest{Preset: new("development")}}},
+		{name: "all facts in preset maximum", code: pythonFacts, exec: in("input"), masks: []mask{idRange}, create: sandbox.CreateRequest{Security: &sandbox.SecurityRequest{Preset: new("maximum")}}},
+		{name: "what the collector did so far", code: "import gc; print(gc.get_count(), gc.get_stats(), len(gc.get_objects()))"},
 		{name: "a program that says nothing", code: "pass"},
 		{name: "its own source as it was sent", code: "import sys\nsys.stdout.write(open(__file__).read())\n# ü €\U0001F600 \\ end"},
 		{name: "arguments", code: "import sys; print(sys.argv, sys.orig_argv)"},

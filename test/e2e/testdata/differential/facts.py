@@ -3,6 +3,7 @@
 import builtins, errno, gc, glob, inspect, io, linecache, locale, os, re, resource, signal, stat, sys, sysconfig, threading, time, traceback
 
 modules_at_start = list(sys.modules)
+collector_at_start = gc.get_stats()[1:], sys.getunicodeinternedsize() if hasattr(sys, "getunicodeinternedsize") else None
 facts = {}
 
 
@@ -73,6 +74,8 @@ def streams(): return [(s.name, s.mode, s.encoding, s.errors, s.line_buffering, 
 def hooks(): return [getattr(sys, h) is getattr(sys, o) for h, o in (("excepthook", "__excepthook__"), ("displayhook", "__displayhook__"), ("unraisablehook", "__unraisablehook__"), ("breakpointhook", "__breakpointhook__"))], sys.gettrace(), sys.getprofile(), sys.get_asyncgen_hooks(), sys.get_coroutine_origin_tracking_depth(), hasattr(sys, "ps1"), hasattr(sys, "last_exc"), sys.exception()
 @fact
 def numbers(): return sys.getswitchinterval(), sys.getrecursionlimit(), sys.get_int_max_str_digits(), gc.isenabled(), gc.get_threshold(), gc.get_debug(), gc.callbacks, threading.stack_size(), sys.getdlopenflags()
+@fact
+def collector(): return collector_at_start
 @fact
 def threads(): return [(t.name, t.daemon, t.is_alive(), t is threading.main_thread()) for t in threading.enumerate()], threading.active_count(), len(sys._current_frames())
 @fact
