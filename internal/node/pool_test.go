@@ -26,7 +26,7 @@ func createPython(t *testing.T, n *node.Node) string {
 func filled(t *testing.T) (*install, *node.Node, string) {
 	t.Helper()
 	i := newInstall(t)
-	i.pool = node.PoolBounds{MaxIdle: 16, MaxBytes: 1 << 30}
+	i.pool = node.PoolBounds{MaxIdle: 64, MaxBytes: 1 << 30}
 	n := i.open()
 	t.Cleanup(func() { _ = n.Close(context.WithoutCancel(t.Context()), true) }) // more than once: the test closes it, too
 	if _, err := n.Sync(t.Context(), nil); err != nil {

@@ -319,3 +319,46 @@ func TestWhatIsRandomIsSoInEachStart(t *testing.T) {
 		})
 	}
 }
+
+// TestAWarmProgramIsCancelledAsAColdOne deletes sandboxes while their program runs, and leaves its call.
+func TestAWarmProgramIsCancelledAsAColdOne(t *testing.T) {
+	w := newTwins(t)
+	for _, c := range []likeness{
+		{language: "python", code: "import os, time\nprint('so far', flush=True)\nos.fork()\ntime.sleep(600)"},
+		{language: "node", code: "console.log('so far'); setTimeout(() => {}, 600000)"},
+		{language: "python", code: "print('so far', flush=True)\nwhile True: pass"},
+	} {
+		want, _ := cancelled(t, w.cold, c)
+		for end := time.Now().Add(patience); ; {
+			got, start := cancelled(t, w.pooled, c)
+			if diff := want.diff(got); diff != "" {
+				t.Errorf("%q, started %s, differs:\n%s", c.code, start, diff)
+			}
+			if start == "warm" {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%q was never started warm", c.code)
+			}
+		}
+		ctx, leave := context.WithTimeout(t.Context(), 300*time.Millisecond) // the leak check sees to what comes of it
+		made := w.pooled.box(t, sandbox.CreateRequest{Language: &c.language})
+		if got, _ := w.pooled.told(ctx, made.ID, sandbox.ExecRequest{Code: &c.code}, nil); got.Refused == "" {
+			t.Errorf("%q: a call that its client left was answered: %+v", c.code, got)
+		}
+		leave()
+	}
+}
+
+// cancelled deletes the sandbox when the program has said something.
+func cancelled(t *testing.T, s *server, c likeness) (told, string) {
+	t.Helper()
+	for wait := 100 * time.Millisecond; ; wait *= 2 {
+		made := s.box(t, sandbox.CreateRequest{Language: &c.language})
+		time.AfterFunc(wait, func() { _ = s.Delete(context.WithoutCancel(t.Context()), made.ID) })
+		got, start := s.told(t.Context(), made.ID, sandbox.ExecRequest{Code: &c.code}, nil)
+		if got.Stdout != "" || wait > 20*time.Second {
+			return got, start
+		}
+	}
+}

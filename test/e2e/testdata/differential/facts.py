@@ -3,7 +3,7 @@
 import builtins, errno, gc, glob, inspect, io, linecache, locale, os, re, resource, signal, stat, sys, sysconfig, threading, time, traceback
 
 modules_at_start = list(sys.modules)
-collector_at_start = gc.get_stats()[1:], sys.getunicodeinternedsize() if hasattr(sys, "getunicodeinternedsize") else None
+collector_at_start = gc.get_stats()[1:]
 facts = {}
 
 
