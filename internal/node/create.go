@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
@@ -38,11 +39,11 @@ func (n *Node) create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 	if err := n.equip(ctx, b); err != nil {
 		return service.SandboxState{}, err
 	}
-	m, err := n.startFirst(ctx, b)
+	m, ahead, err := n.startFirst(ctx, b)
 	if err != nil {
 		return service.SandboxState{}, errors.Join(err, n.strip(b))
 	}
-	b.machine, b.isolation = m, m.Isolation()
+	b.machine, b.ahead, b.isolation = m, ahead, m.Isolation()
 	n.mu.Lock()
 	closed := n.closed
 	if !closed {
@@ -62,19 +63,21 @@ const startTime = time.Minute
 
 // startFirst gives a new sandbox its machine. Where its first program is not yet known, there is time to start the interpreter
 // that it most likely needs.
-func (n *Node) startFirst(ctx context.Context, b *box) (engine.Machine, error) {
+func (n *Node) startFirst(ctx context.Context, b *box) (m engine.Machine, ahead *agent.Warm, err error) {
+	x := needs{warm: warmFor(b)}
 	if b.spec.First != nil {
-		return n.start(ctx, b, b.spec.Limits, needs{warm: warmWith(b, *b.spec.First)})
+		x.warm = warmWith(b, *b.spec.First)
 	}
-	r, err := n.recipe(ctx, b, b.spec.Limits, needs{warm: warmFor(b)})
+	r, err := n.recipe(ctx, b, b.spec.Limits, x)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	m, err := n.startBy(ctx, b, r)
-	if err == nil && r.warm != nil {
+	m, ahead, err = n.startBy(ctx, b, r)
+	if err == nil && b.spec.First == nil && r.warm != nil && ahead == nil {
+		ahead = r.warm
 		go n.warmUp(n.ctx, m, *r.warm)
 	}
-	return m, err
+	return m, ahead, err
 }
 
 // start gives the sandbox a clean machine that has what the exec needs.
@@ -83,19 +86,23 @@ func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits, x needs
 	if err != nil {
 		return nil, err
 	}
-	return n.startBy(ctx, b, r)
+	m, _, err := n.startBy(ctx, b, r)
+	return m, err
 }
 
-// startBy takes a machine from the pool, or makes one. Where none has the interpreter running, one without will do.
-func (n *Node) startBy(ctx context.Context, b *box, r recipe) (engine.Machine, error) {
-	m := n.lease(ctx, b, r)
-	if m == nil && r.warm != nil {
-		m = n.lease(ctx, b, r.plain())
+// startBy takes a machine from the pool, or makes one, and says which interpreter runs in it. Where none has the recipe's running, one
+// without any will do.
+func (n *Node) startBy(ctx context.Context, b *box, r recipe) (engine.Machine, *agent.Warm, error) {
+	if m := n.lease(ctx, b, r); m != nil {
+		return m, r.warm, nil
 	}
-	if m != nil {
-		return m, nil
+	if r.warm != nil {
+		if m := n.lease(ctx, b, r.plain()); m != nil {
+			return m, nil, nil
+		}
 	}
-	return n.make(ctx, r, b.spec.ID, n.takeBlank(ctx, b.spec.Namespace, r))
+	m, err := n.make(ctx, r, b.spec.ID, n.takeBlank(ctx, b.spec.Namespace, r))
+	return m, nil, err
 }
 
 // make makes a machine, for a sandbox or for the pool, of its own id or of a blank's.

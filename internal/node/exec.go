@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -212,12 +213,13 @@ func (n *Node) machineFor(ctx context.Context, b *box, e service.ExecSpec, x nee
 		}
 		return b.machine, nil
 	}
-	if x.fresh() {
+	// An interpreter leaves traces: a program that can't use the one that runs gets a machine in which none was ever started.
+	if x.fresh() || b.ahead != nil && !reflect.DeepEqual(b.ahead, x.warm) {
 		b.mu.Unlock()
 		return n.start(ctx, b, e.Limits, x)
 	}
 	m := b.machine
-	b.machine = nil
+	b.machine, b.ahead = nil, nil
 	b.mu.Unlock()
 	if m != nil {
 		if fits(b.spec.Limits, e.Limits) && alive(m) {

@@ -31,7 +31,7 @@ var (
 )
 
 var languages = map[string]language{
-	"python": {programs: []string{"python3"}, before: []string{"python3"}, file: "main.py", warms: true, plain: otherCoding},
+	"python": {programs: []string{"python3"}, before: []string{"python3"}, file: "main.py", warms: true, plain: rereads},
 	"node":   {programs: []string{"node"}, before: []string{"node"}, file: "main.js", warms: true},
 	"bash":   {programs: []string{"bash"}, before: []string{"bash"}, file: "main.sh"},
 	"go":     {programs: []string{"go", "sh"}, before: []string{"sh", "-c", compileGo}, file: "main.go", scratch: true},

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/compiled"
 	"outpost.run/outpost/internal/deps"
 	"outpost.run/outpost/internal/disk"
@@ -84,6 +85,7 @@ type box struct {
 	image     image.Image
 	devices   []gpu.Device
 	machine   engine.Machine // stateful: the one; ephemeral: made ahead for the next exec; nil for none
+	ahead     *agent.Warm    // the interpreter that runs in an ephemeral one's; nil: none
 	remains   string         // the id of a stateful sandbox's ended machine, whose files stay until the sandbox is deleted
 	isolation sandbox.Isolation
 	health    sandbox.Health

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"runtime"
+	"time"
 
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
@@ -62,6 +63,10 @@ func (n *Node) lease(ctx context.Context, b *box, r recipe) engine.Machine {
 	return m
 }
 
+// warmTime is how long an interpreter may take to start ahead. A program waits for the one of its machine, and gets a new one
+// where it does not come: under a low limit of processes, node waits for threads that it never gets.
+const warmTime = 5 * time.Second
+
 // makePooled makes a machine for the pool, its interpreter running.
 func (n *Node) makePooled(ctx context.Context, r recipe) (pool.Item, error) {
 	m, err := n.make(ctx, r, engine.Pooled, nil)
@@ -76,7 +81,7 @@ func (n *Node) makePooled(ctx context.Context, r recipe) (pool.Item, error) {
 
 // warmUp starts an interpreter in a machine's waiting process. Where that fails, an exec of it says why, started cold.
 func (n *Node) warmUp(ctx context.Context, m engine.Machine, w agent.Warm) {
-	limited, cancel := n.bounded(ctx, startTime)
+	limited, cancel := n.bounded(ctx, warmTime)
 	defer cancel()
 	if err := m.Warm(limited, w); err != nil {
 		n.log.Debug("an interpreter could not be started ahead", "error", err)

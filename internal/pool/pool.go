@@ -80,7 +80,7 @@ type kept struct {
 }
 
 const (
-	least      = 4                     // of a shelf that is asked for
+	least      = 2                     // of a shelf that is asked for
 	breath     = 15 * time.Millisecond // without an ask, before more is made where half is left: who asked works meanwhile
 	remembered = 512                   // keys that have no items are remembered, so many
 	stale      = 2 * time.Minute       // after which a shelf that nobody asks for is given up
@@ -222,7 +222,7 @@ func (p *Pool) keepMaking() {
 	}
 }
 
-// makeOne makes an item for the shelf that lacks most; false where there is nothing to do.
+// makeOne makes an item for the neediest shelf; false where there is nothing to do.
 func (p *Pool) makeOne() bool {
 	p.mu.Lock()
 	s := p.neediest()
@@ -267,21 +267,25 @@ func (p *Pool) makeOne() bool {
 	return true
 }
 
-// neediest is the shelf that lacks most and for which there is room, or is made some.
+// neediest is the shelf that lacks most of what it is to hold and for which there is room, or is made some; of two, the one
+// that was asked for last.
 func (p *Pool) neediest() *shelf {
 	if p.ctx.Err() != nil {
 		return nil
 	}
 	var which *shelf
-	most, now, later := 0, time.Now(), false
+	most, now, later := 0.0, time.Now(), false
 	for _, s := range p.shelves {
 		lacks := s.want - len(s.idle) - s.making + len(s.waiters)
-		switch {
-		case lacks <= most || now.Before(s.rest):
-		case 2*len(s.idle) >= s.want && now.Sub(s.used) < breath:
+		if lacks <= 0 || !now.After(s.rest) {
+			continue
+		}
+		if 2*len(s.idle) >= s.want && now.Sub(s.used) < breath {
 			later = true
-		default:
-			which, most = s, lacks
+			continue
+		}
+		if share := float64(lacks) / float64(s.want+len(s.waiters)); which == nil || share > most || share == most && s.used.After(which.used) {
+			which, most = s, share
 		}
 	}
 	if which == nil && later {
@@ -332,8 +336,13 @@ func (p *Pool) oldest(fits func(*shelf) bool) *shelf {
 	return which
 }
 
-// shrink gives n items of a shelf up.
+// shrink gives n items of a shelf up, which then holds no more than it has.
 func (p *Pool) shrink(s *shelf, n int) {
+	p.giveUp(s, n)
+	s.want = min(s.want, len(s.idle))
+}
+
+func (p *Pool) giveUp(s *shelf, n int) {
 	for range min(n, len(s.idle)) {
 		k := s.idle[0]
 		s.idle = s.idle[1:]
@@ -341,7 +350,6 @@ func (p *Pool) shrink(s *shelf, n int) {
 		p.state.Bytes -= k.bytes
 		p.discard(k)
 	}
-	s.want = min(s.want, len(s.idle))
 	s.low = min(s.low, len(s.idle))
 }
 

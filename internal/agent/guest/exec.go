@@ -88,7 +88,7 @@ func (a *Agent) exec(conn net.Conn, b []byte, files []*os.File) error {
 	if err != nil {
 		x.kill()
 	}
-	x.warm.close()
+	x.closeWarm()
 	return err
 }
 
@@ -216,6 +216,8 @@ func (x *execution) prepare(gone chan cell.Ended) (agent.Run, error) {
 		if err := makeDir("working_dir", run.Dir, x.who); err != nil {
 			return run, err
 		}
+	} else if run.Files > 0 {
+		_ = as(x.who, func() error { x.warm.removeSpare(); return nil })
 	}
 	for range run.Files {
 		if err := x.takeFile(run.Dir); err != nil {

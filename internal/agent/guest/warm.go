@@ -24,7 +24,15 @@ type warm struct {
 	program cell.Program
 	name    string   // of the fifo, later of the program's file
 	fifo    *os.File // its writing end
+	spare   []string // empty files that keep places free
+	used    bool     // the program's file has taken its place
 }
+
+// A file system gives a new file the lowest inode number that is free. The fifo has one while the program's file is made, and
+// gives it back to the first file that the program makes: by their order a program would know. So spare files are made
+// before the fifo, which go when the program comes with as many files or fewer; then all have the numbers that they would have
+// without a fifo.
+const spareFiles = 4
 
 // warmUp lets the parked process become the interpreter, and answers when that waits.
 func (x *execution) warmUp(b []byte, gone chan cell.Ended) error {
@@ -50,18 +58,54 @@ func (x *execution) startWarm(w agent.Warm, gone chan cell.Ended) (bool, error) 
 		return false, nil
 	}
 	name := path.Join(w.Dir, w.FileName)
+	env := environment(x.who, w.Env)
+	argv := append(append(slices.Clone(w.Interpreter), name), w.Args...)
+	next := &warm{program: cell.Program{Paths: candidates(argv[0], env), Argv: argv, Env: env, Dir: w.Dir}, name: name}
 	var fifo *os.File
-	if as(x.who, func() (err error) { fifo, err = makeFifo(name); return err }) != nil {
+	err := as(x.who, func() (err error) {
+		if err = next.makeSpare(); err == nil {
+			fifo, err = makeFifo(name)
+		}
+		if err != nil {
+			next.removeSpare()
+		}
+		return err
+	})
+	if err != nil {
 		return false, nil
 	}
 	defer fifo.Close()
-	env := environment(x.who, w.Env)
-	argv := append(append(slices.Clone(w.Interpreter), name), w.Args...)
-	x.warm = &warm{program: cell.Program{Paths: candidates(argv[0], env), Argv: argv, Env: env, Dir: w.Dir}, name: name}
+	x.warm = next
 	if err := x.process.Run(x.warm.program); err != nil {
 		return false, err
 	}
 	return true, x.warm.awaitReader(fifo, gone)
+}
+
+// makeSpare makes the spare files, with the calling thread's rights.
+func (w *warm) makeSpare() error {
+	for range spareFiles {
+		name := besides(w.name)
+		f, err := create(name, unix.O_EXCL)
+		if err != nil {
+			return err
+		}
+		f.Close()
+		w.spare = append(w.spare, name)
+	}
+	return nil
+}
+
+func (w *warm) removeSpare() {
+	for _, name := range w.spare {
+		_ = remove(name)
+	}
+	w.spare = nil
+}
+
+// besides is a hidden name in the same folder that nobody has.
+func besides(name string) string {
+	return path.Join(path.Dir(name), "."+path.Base(name)+"-"+rand.Text()[:8])
 }
 
 // makeFifo makes a fifo with the calling thread's rights, and gives a handle of it that can only be opened anew.
@@ -127,7 +171,7 @@ func (x *execution) goOn(run agent.Run) error {
 	if err := as(x.who, func() error { return x.replaceFifo(run) }); err != nil {
 		return err
 	}
-	x.file = x.warm.name
+	x.warm.used, x.file, x.temporary = true, x.warm.name, !run.KillRest
 	if err := agent.WriteFrame(x.conn, agent.KindBegin, nil); err != nil {
 		return err
 	}
@@ -140,24 +184,29 @@ func (x *execution) goOn(run agent.Run) error {
 	return nil
 }
 
-// close lets go of a fifo that no program came through.
-func (w *warm) close() {
-	if w != nil && w.fifo != nil {
+// closeWarm removes a fifo that no program came through: the next exec's file may have its name.
+func (x *execution) closeWarm() {
+	w := x.warm
+	if w == nil || w.used {
+		return
+	}
+	if w.fifo != nil {
 		w.fifo.Close()
 	}
+	_ = as(x.who, func() error { w.removeSpare(); return remove(w.name) })
 }
 
 // replaceFifo puts the program's file in the fifo's place, with the calling thread's rights.
 func (x *execution) replaceFifo(run agent.Run) error {
-	dir := path.Dir(x.warm.name)
-	base := "." + run.FileName + "-" + rand.Text()[:8]
-	if err := putFile(run.FileName, path.Join(dir, base), []byte(*run.Code), x.who, unix.O_EXCL); err != nil {
+	x.warm.removeSpare()
+	name := besides(x.warm.name)
+	if err := putFile(run.FileName, name, []byte(*run.Code), x.who, unix.O_EXCL); err != nil {
 		return err
 	}
-	d, err := open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	d, err := open(path.Dir(name), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	return unix.Renameat(int(d.Fd()), base, int(d.Fd()), path.Base(x.warm.name))
+	return unix.Renameat(int(d.Fd()), path.Base(name), int(d.Fd()), path.Base(x.warm.name))
 }

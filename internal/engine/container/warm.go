@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"io"
 	"reflect"
 	"time"
 
@@ -19,7 +20,10 @@ func (m *machine) Warm(ctx context.Context, w agent.Warm) error {
 	p.warming = make(chan struct{})
 	m.mu.Unlock()
 	defer close(p.warming)
-	defer context.AfterFunc(ctx, func() { _ = p.Kill(); p.conn.Close() })()
+	defer context.AfterFunc(ctx, func() { // the agent says so when it is gone, and the fifo too
+		_ = p.Kill()
+		_ = p.conn.SetDeadline(time.Now().Add(time.Second))
+	})()
 	if err := m.e.kernel.Enter("warm"); err != nil {
 		p.spoilt = true
 		return err
@@ -45,8 +49,15 @@ func (p *place) ready(ctx context.Context, want *agent.Warm) bool {
 	return !p.spoilt && (p.warm == nil || want != nil && reflect.DeepEqual(*p.warm, *want))
 }
 
-// discard ends the process, and waits for a moment until it holds nothing of the machine's memory and processes any more.
+// discard ends the process, and waits for a moment until it holds nothing of the machine's memory and processes any more, nor
+// a name among its files: the agent hangs up when it has seen to that.
 func (p *place) discard(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() { p.conn.Close() })
+	if half, ok := p.conn.Conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_ = p.conn.SetReadDeadline(time.Now().Add(time.Second))
+		_, _ = io.Copy(io.Discard, p.conn.Conn)
+	}
+	stop()
 	p.Close()
 	for wait := 100 * time.Microsecond; wait < 20*time.Millisecond && len(p.group.Members()) > 0; wait *= 2 {
 		select {

@@ -35,7 +35,7 @@ type suite struct {
 
 // Run runs every case, each on an engine of its own that must be left with nothing on the host.
 func Run(t *testing.T, s Subject) {
-	for _, c := range slices.Concat(cases, again, ahead) {
+	for _, c := range slices.Concat(cases, again, ahead, warmed) {
 		t.Run(c.name, func(t *testing.T) {
 			e := s.Open(t)
 			t.Cleanup(func() { // t.Context() is already cancelled here
@@ -89,7 +89,7 @@ type outcome struct {
 	agent.Exit
 	stdout, stderr string
 	files          map[string]string
-	oom            bool
+	oom, warm      bool
 	usage          sandbox.Usage
 	isolation      sandbox.Isolation
 	took           time.Duration
@@ -107,7 +107,8 @@ type program struct {
 	collect  []string
 	output   int64
 	limits   *sandbox.Limits
-	killWhen string // the host kills it when this has been printed
+	warm     *agent.Warm // see engine.ExecSpec
+	killWhen string      // the host kills it when this has been printed
 }
 
 var execs struct {
@@ -131,7 +132,7 @@ func (s *suite) try(m engine.Machine, p program) (outcome, error) {
 	if user == "" {
 		user = "sandbox"
 	}
-	x, err := m.Park(s.t.Context(), engine.ExecSpec{ID: execID(), User: user, Limits: l})
+	x, err := m.Park(s.t.Context(), engine.ExecSpec{ID: execID(), User: user, Limits: l, Warm: p.warm})
 	if err != nil {
 		return outcome{}, err
 	}
@@ -143,7 +144,7 @@ func (s *suite) try(m engine.Machine, p program) (outcome, error) {
 	if p.output > 0 {
 		run.MaxOutput = p.output
 	}
-	o := outcome{files: map[string]string{}, isolation: x.Isolation()}
+	o := outcome{files: map[string]string{}, isolation: x.Isolation(), warm: x.Warm()}
 	var stdout, stderr watched
 	if p.killWhen != "" {
 		stdout.word, stdout.seen = p.killWhen, func() { _ = x.Kill() }
