@@ -53,7 +53,7 @@ var rooms = map[string]room{
 
 	"internal/deps": {imports: []string{"internal/agent", "internal/engine", "internal/host/netns", "internal/image", "internal/index", "sandbox"},
 		why: "installing knows machines and layers, not sandboxes"},
-	"internal/pool": {why: "it keeps things ready, whatever they are"},
+	"internal/pool":  {why: "it keeps things ready, whatever they are"},
 	"internal/index": {imports: []string{"sandbox"}, why: "where packages come from, and nothing of who installs them"},
 
 	"internal/engine":            {imports: []string{"internal/agent", "sandbox"}, why: "interfaces only"},

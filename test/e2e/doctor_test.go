@@ -9,7 +9,7 @@ import (
 )
 
 func TestDoctorNamesWhatACrashLeftAndNothingAfterTheNextStart(t *testing.T) {
-	s := newServer(t)
+	s := newServer(t, "--pool-max-idle", "0")
 	for _, mode := range []sandbox.Mode{sandbox.Ephemeral, sandbox.Ephemeral, sandbox.Stateful} {
 		if _, err := s.Create(t.Context(), sandbox.CreateRequest{Language: new("python"), Mode: new(string(mode))}); err != nil {
 			t.Fatal(err)
