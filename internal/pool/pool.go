@@ -70,7 +70,7 @@ type shelf struct {
 	making     int
 	waiters    []chan Item
 	used       time.Time
-	rest       time.Time // nothing is made before: making failed
+	rest       time.Time // nothing is made before: making failed, or was for nothing
 }
 
 type kept struct {
@@ -288,9 +288,9 @@ func (p *Pool) makeOne() bool {
 	case len(s.waiters) > 0:
 		s.waiters[0] <- item
 		s.waiters = s.waiters[1:]
-	case p.ctx.Err() != nil || p.shelves[s.key] != s || p.state.Bytes+bytes > p.o.MaxBytes:
+	case p.ctx.Err() != nil || p.shelves[s.key] != s || !p.hasRoom(s, bytes):
 		p.discard(kept{item, bytes})
-		s.want = min(s.want, len(s.idle))
+		s.want, s.rest = min(s.want, len(s.idle)), time.Now().Add(afterError)
 	default:
 		s.idle = append(s.idle, kept{item, bytes})
 		p.state.Idle++
@@ -319,7 +319,7 @@ func (p *Pool) neediest() *shelf {
 	if which == nil || p.o.Low() {
 		return nil
 	}
-	if p.state.Idle+p.state.Making < p.o.MaxIdle && p.state.Bytes < p.o.MaxBytes {
+	if p.state.Idle+p.state.Making < p.o.MaxIdle {
 		return which
 	}
 	victim := p.oldest(which, true)
@@ -328,6 +328,18 @@ func (p *Pool) neediest() *shelf {
 	}
 	p.shrink(victim, 1)
 	return which
+}
+
+// hasRoom makes room for an item of the shelf where the memory of all is used up, from shelves that were asked for longer ago.
+func (p *Pool) hasRoom(s *shelf, bytes int64) bool {
+	for p.state.Bytes+bytes > p.o.MaxBytes {
+		victim := p.oldest(s, true)
+		if victim == nil || victim.used.After(s.used) {
+			return false
+		}
+		p.shrink(victim, 1)
+	}
+	return true
 }
 
 // oldest is the shelf, but for one, that was asked for longest ago; with items where they are wanted.
