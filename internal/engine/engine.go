@@ -107,7 +107,7 @@ type Machine interface {
 	// Errors: UserNotFound, Lost.
 	Park(ctx context.Context, e ExecSpec) (Exec, error)
 	// Warm lets the machine's first process become an interpreter that waits for a program as w says. It is for the exec that
-	// Parks with the same Warm; for any other it is ended. It may be called beside Park, once. nil where the interpreter
+	// Parks with the same Warm; for any other it is ended without a trace. It may be called beside Park, once. nil where the interpreter
 	// can't wait there: then the process stays as it was. On error it is gone, and the machine goes on.
 	Warm(ctx context.Context, w agent.Warm) error
 	// Lease gives a machine that was made for nobody (Pooled) to a sandbox.

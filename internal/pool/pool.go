@@ -71,7 +71,7 @@ type shelf struct {
 	making     int
 	waiters    []chan Item
 	used       time.Time
-	rest       time.Time // nothing is made before: making failed
+	rest       time.Time // nothing is made before: making failed, or was for nothing
 }
 
 type kept struct {
@@ -256,9 +256,9 @@ func (p *Pool) makeOne() bool {
 	case len(s.waiters) > 0:
 		s.waiters[0] <- item
 		s.waiters = s.waiters[1:]
-	case p.ctx.Err() != nil || p.shelves[s.key] != s || p.state.Bytes+bytes > p.o.MaxBytes:
+	case p.ctx.Err() != nil || p.shelves[s.key] != s || !p.hasRoom(s, bytes):
 		p.discard(kept{item, bytes})
-		s.want = min(s.want, len(s.idle))
+		s.want, s.rest = min(s.want, len(s.idle)), time.Now().Add(afterError)
 	default:
 		s.idle = append(s.idle, kept{item, bytes})
 		p.state.Idle++
@@ -294,7 +294,7 @@ func (p *Pool) neediest() *shelf {
 	if which == nil || p.o.Low() {
 		return nil
 	}
-	if p.state.Idle+p.state.Making >= p.o.MaxIdle || p.state.Bytes >= p.o.MaxBytes {
+	if p.state.Idle+p.state.Making >= p.o.MaxIdle {
 		victim := p.victim(which)
 		if victim == nil {
 			return nil
@@ -302,6 +302,18 @@ func (p *Pool) neediest() *shelf {
 		p.shrink(victim, 1)
 	}
 	return which
+}
+
+// hasRoom makes room for an item of the shelf where the memory of all is used up.
+func (p *Pool) hasRoom(s *shelf, bytes int64) bool {
+	for p.state.Bytes+bytes > p.o.MaxBytes {
+		victim := p.victim(s)
+		if victim == nil {
+			return false
+		}
+		p.shrink(victim, 1)
+	}
+	return true
 }
 
 // victim is the shelf that gives way to another: the one that was asked for longest ago of those owners who hold more than a quarter

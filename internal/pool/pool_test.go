@@ -247,6 +247,36 @@ func TestAnOwnerMayHaveAllThatNobodyElseAsksForAndGivesWayFirst(t *testing.T) {
 	})
 }
 
+func TestOfAnOwnersKeysTheOldestGivesWayFirst(t *testing.T) {
+	in(t, func(o *pool.Options, _ *works) { o.MaxIdle = 4 }, func(b bench) {
+		for _, key := range []string{"a", "b", "c"} {
+			b.take(key, "one")
+			b.take(key, "one")
+		}
+		b.idles(4, "b", "c")
+		b.take("b", "one")
+		b.take("d", "one")
+		b.take("d", "one")
+		b.idles(4, "b", "d")
+	})
+}
+
+func TestWhoHasNothingComesBeforeWhoLacksMore(t *testing.T) {
+	in(t, func(_ *pool.Options, w *works) { w.takes = time.Second }, func(b bench) {
+		for range 4 { // at once: its shelf is to hold 8
+			b.Take(b.t.Context(), "much", "one", b.maker("much"))
+		}
+		time.Sleep(1500 * time.Millisecond) // one is there, the second is being made
+		b.Take(b.t.Context(), "little", "two", b.maker("little"))
+		b.Take(b.t.Context(), "little", "two", b.maker("little"))
+		time.Sleep(1500 * time.Millisecond)
+		synctest.Wait()
+		if b.count("little") != 1 {
+			t.Errorf("after one more was made there are %d of little, %d of much", b.count("little"), b.count("much"))
+		}
+	})
+}
+
 func TestEachMinuteHalfOfWhatWasNotNeededGoes(t *testing.T) {
 	in(t, nil, func(b bench) {
 		b.take("a", "one")
@@ -316,8 +346,14 @@ func TestTheMemoryOfAllIsBounded(t *testing.T) {
 				}
 			}
 		}
-		if s := b.State(); s.Idle != 2 || s.Bytes != 4<<20 {
-			t.Errorf("%+v", s)
+		b.idles(2, "key4") // it was asked for last
+		made := b.tried("key4")
+		for range 20 {
+			b.Take(b.t.Context(), "key4", "key4", b.maker("key4")).End() // what is used is made anew
+			b.rest()
+		}
+		if more := b.tried("key4") - made; more > 20+10 {
+			t.Errorf("for 20 that were used %d were made, the others for nothing", more)
 		}
 	})
 }
