@@ -27,13 +27,19 @@ func (p pooledBlank) Alive() bool {
 // End implements pool.Item.
 func (p pooledBlank) End() { p.n.later(func() { p.n.removeBlank(p.Blank) }) }
 
-// takeBlank takes the beginning of a machine of the recipe, for a namespace; nil: there is none.
-func (n *Node) takeBlank(ctx context.Context, namespace string, r recipe) engine.Blank {
+// takeBlank takes the beginning of a machine of the recipe, for a namespace; nil: there is none. Where whole machines are kept it takes
+// one that is there, and lets none be made.
+func (n *Node) takeBlank(ctx context.Context, namespace string, r recipe, kept bool) engine.Blank {
 	if n.pool == nil || !r.beginsBlank() {
 		return nil
 	}
 	key := fmt.Sprintf("blank %d", r.spec.Limits.DiskMB)
-	item := n.pool.Take(ctx, key, namespace, func(ctx context.Context) (pool.Item, error) { return n.makeBlank(ctx, r.spec.Limits.DiskMB) })
+	var item pool.Item
+	if kept {
+		item = n.pool.Spare(key)
+	} else {
+		item, _ = n.pool.Take(ctx, key, namespace, func(ctx context.Context) (pool.Item, error) { return n.makeBlank(ctx, r.spec.Limits.DiskMB) })
+	}
 	if item == nil {
 		return nil
 	}

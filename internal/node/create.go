@@ -91,17 +91,21 @@ func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits, x needs
 }
 
 // startBy takes a machine from the pool, or makes one, and says which interpreter runs in it. Where none has the recipe's running, one
-// without any will do.
+// without any will do, but none is made for that while those with it are being made.
 func (n *Node) startBy(ctx context.Context, b *box, r recipe) (engine.Machine, *agent.Warm, error) {
-	if m := n.lease(ctx, b, r); m != nil {
+	m, kept := n.lease(ctx, b, r)
+	if m != nil {
 		return m, r.warm, nil
 	}
-	if r.warm != nil {
-		if m := n.lease(ctx, b, r.plain()); m != nil {
-			return m, nil, nil
-		}
+	if r.warm != nil && kept {
+		m = n.leaseSpare(b, r.plain())
+	} else if r.warm != nil {
+		m, kept = n.lease(ctx, b, r.plain())
 	}
-	m, err := n.make(ctx, r, b.spec.ID, n.takeBlank(ctx, b.spec.Namespace, r))
+	if m != nil {
+		return m, nil, nil
+	}
+	m, err := n.make(ctx, r, b.spec.ID, n.takeBlank(ctx, b.spec.Namespace, r, kept))
 	return m, nil, err
 }
 

@@ -45,12 +45,21 @@ func (p pooled) Alive() bool { return alive(p.Machine) }
 // End implements pool.Item.
 func (p pooled) End() { p.n.end(p.Machine) }
 
-// lease takes a machine of the recipe from the pool and makes it the sandbox's; nil where there is none.
-func (n *Node) lease(ctx context.Context, b *box, r recipe) engine.Machine {
+// lease takes a machine of the recipe from the pool and makes it the sandbox's; nil where there is none. kept says whether such
+// machines are kept there.
+func (n *Node) lease(ctx context.Context, b *box, r recipe) (m engine.Machine, kept bool) {
 	if n.pool == nil || !r.poolable() {
-		return nil
+		return nil, false
 	}
-	item := n.pool.Take(ctx, r.key(), b.spec.Namespace, func(ctx context.Context) (pool.Item, error) { return n.makePooled(ctx, r) })
+	item, kept := n.pool.Take(ctx, r.key(), b.spec.Namespace, func(ctx context.Context) (pool.Item, error) { return n.makePooled(ctx, r) })
+	return n.hand(item, b), kept
+}
+
+// leaseSpare takes one that is there, and lets none be made for that.
+func (n *Node) leaseSpare(b *box, r recipe) engine.Machine { return n.hand(n.pool.Spare(r.key()), b) }
+
+// hand makes a machine of the pool the sandbox's.
+func (n *Node) hand(item pool.Item, b *box) engine.Machine {
 	if item == nil {
 		return nil
 	}

@@ -100,13 +100,13 @@ func New(o Options) *Pool {
 }
 
 // Take gives an item of the key: one that is kept, or one that is just being made. nil: there is none, and the caller makes
-// it. owner is who asks; maker makes more of them later.
-func (p *Pool) Take(ctx context.Context, key, owner string, maker Make) Item {
+// it; kept says whether there will be some. owner is who asks; maker makes more of them later.
+func (p *Pool) Take(ctx context.Context, key, owner string, maker Make) (item Item, kept bool) {
 	p.mu.Lock()
 	s := p.shelf(key, owner, maker)
 	if s == nil {
 		p.mu.Unlock()
-		return nil
+		return nil, false
 	}
 	s.asked++
 	s.used = time.Now()
@@ -114,7 +114,7 @@ func (p *Pool) Take(ctx context.Context, key, owner string, maker Make) Item {
 		p.state.Hits++
 		p.mu.Unlock()
 		p.stir()
-		return item
+		return item, true
 	}
 	if s.asked > 1 {
 		s.want = min(max(least, 2*s.want), max(1, p.o.MaxIdle/2))
@@ -124,12 +124,24 @@ func (p *Pool) Take(ctx context.Context, key, owner string, maker Make) Item {
 		s.waiters = append(s.waiters, w)
 		p.mu.Unlock()
 		p.stir()
-		return p.wait(ctx, s, w)
+		return p.wait(ctx, s, w), true
 	}
 	p.state.Misses++
+	kept = s.want > 0
 	p.mu.Unlock()
 	p.stir()
-	return nil
+	return nil, kept
+}
+
+// Spare gives an item of the key that is kept, for who would rather have another: no more are made for that. nil: there is none.
+func (p *Pool) Spare(key string) Item {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.shelves[key]
+	if s == nil {
+		return nil
+	}
+	return p.pop(s)
 }
 
 // wait waits for an item that is being made; nil where that failed.

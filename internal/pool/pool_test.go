@@ -117,9 +117,14 @@ func in(t *testing.T, change func(*pool.Options, *works), f func(b bench)) {
 	})
 }
 
+func (b bench) get(ctx context.Context, key, owner string, maker pool.Make) pool.Item {
+	item, _ := b.Take(ctx, key, owner, maker)
+	return item
+}
+
 // take asks, lets the makers come to rest, and gives up what it got.
 func (b bench) take(key, owner string) bool {
-	item := b.Take(b.t.Context(), key, owner, b.maker(key))
+	item := b.get(b.t.Context(), key, owner, b.maker(key))
 	b.rest()
 	if item != nil {
 		item.End()
@@ -139,6 +144,30 @@ func (b bench) idles(want int, keys ...string) {
 	if s := b.State(); s.Idle != want || total != want {
 		b.t.Errorf("%d idle, %d of %v there, want %d: %+v", s.Idle, total, keys, want, s)
 	}
+}
+
+func TestASpareOneIsTakenWithoutMoreBeingMade(t *testing.T) {
+	in(t, nil, func(b bench) {
+		if b.Spare("a") != nil {
+			t.Error("of a key that nobody asked for")
+		}
+		if _, kept := b.Take(t.Context(), "a", "one", b.maker("a")); kept {
+			t.Error("kept from the first ask on")
+		}
+		if _, kept := b.Take(t.Context(), "a", "one", b.maker("a")); !kept {
+			t.Error("not kept from the second ask on")
+		}
+		b.rest()
+		tried := b.tried("a")
+		for range 4 {
+			if item := b.Spare("a"); item != nil {
+				item.End()
+			}
+		}
+		if s := b.State(); s.Idle != 0 || b.tried("a") > tried+2 {
+			t.Errorf("%+v, made %d", s, b.tried("a"))
+		}
+	})
 }
 
 func TestAKeyIsKeptFromItsSecondAskOn(t *testing.T) {
@@ -165,7 +194,7 @@ func TestEachAskThatFindsNoneDoublesTheShelf(t *testing.T) {
 	in(t, nil, func(b bench) {
 		b.take("a", "one")
 		for _, want := range []int{2, 4, 8, 16, 16} { // half of 32 is all that one key may have
-			for b.Take(b.t.Context(), "a", "one", b.maker("a")) != nil { // all, and one more
+			for b.get(b.t.Context(), "a", "one", b.maker("a")) != nil { // all, and one more
 			}
 			b.rest()
 			if s := b.State(); s.Idle != want {
@@ -196,7 +225,7 @@ func TestASharedKeyMayHaveHalfOfThePool(t *testing.T) {
 			for _, owner := range []string{"one", "two"} {
 				var got []pool.Item
 				for {
-					item := b.Take(b.t.Context(), "a", owner, b.maker("a"))
+					item := b.get(b.t.Context(), "a", owner, b.maker("a"))
 					if item == nil {
 						break
 					}
@@ -218,7 +247,7 @@ func TestAnOwnerMayHaveAllThatNobodyElseAsksForAndGivesWayFirst(t *testing.T) {
 			for range 5 {
 				var got []pool.Item
 				for {
-					item := b.Take(b.t.Context(), key, "one", b.maker(key))
+					item := b.get(b.t.Context(), key, "one", b.maker(key))
 					if item == nil {
 						break
 					}
@@ -264,11 +293,11 @@ func TestOfAnOwnersKeysTheOldestGivesWayFirst(t *testing.T) {
 func TestWhoHasNothingComesBeforeWhoLacksMore(t *testing.T) {
 	in(t, func(_ *pool.Options, w *works) { w.takes = time.Second }, func(b bench) {
 		for range 4 { // at once: its shelf is to hold 8
-			b.Take(b.t.Context(), "much", "one", b.maker("much"))
+			b.get(b.t.Context(), "much", "one", b.maker("much"))
 		}
 		time.Sleep(1500 * time.Millisecond) // one is there, the second is being made
-		b.Take(b.t.Context(), "little", "two", b.maker("little"))
-		b.Take(b.t.Context(), "little", "two", b.maker("little"))
+		b.get(b.t.Context(), "little", "two", b.maker("little"))
+		b.get(b.t.Context(), "little", "two", b.maker("little"))
 		time.Sleep(1500 * time.Millisecond)
 		synctest.Wait()
 		if b.count("little") != 1 {
@@ -283,7 +312,7 @@ func TestEachMinuteHalfOfWhatWasNotNeededGoes(t *testing.T) {
 		b.take("a", "one")
 		for b.count("a") < 8 {
 			for range b.count("a") + 1 {
-				if item := b.Take(b.t.Context(), "a", "one", b.maker("a")); item != nil {
+				if item := b.get(b.t.Context(), "a", "one", b.maker("a")); item != nil {
 					item.End()
 				}
 			}
@@ -349,7 +378,7 @@ func TestTheMemoryOfAllIsBounded(t *testing.T) {
 		b.idles(2, "key4") // it was asked for last
 		made := b.tried("key4")
 		for range 20 {
-			b.Take(b.t.Context(), "key4", "key4", b.maker("key4")).End() // what is used is made anew
+			b.get(b.t.Context(), "key4", "key4", b.maker("key4")).End() // what is used is made anew
 			b.rest()
 		}
 		if more := b.tried("key4") - made; more > 20+10 {
@@ -411,14 +440,14 @@ func TestMakingThatFailsIsTriedAgainLater(t *testing.T) {
 
 func TestWhoAsksGetsWhatIsBeingMade(t *testing.T) {
 	in(t, func(_ *pool.Options, w *works) { w.takes = time.Second }, func(b bench) {
-		b.Take(b.t.Context(), "a", "one", b.maker("a"))
-		b.Take(b.t.Context(), "a", "one", b.maker("a"))
+		b.get(b.t.Context(), "a", "one", b.maker("a"))
+		b.get(b.t.Context(), "a", "one", b.maker("a"))
 		synctest.Wait() // one is being made
 		began := time.Now()
 		got := make(chan pool.Item, 2)
-		go func() { got <- b.Take(b.t.Context(), "a", "one", b.maker("a")) }()
+		go func() { got <- b.get(b.t.Context(), "a", "one", b.maker("a")) }()
 		synctest.Wait()
-		go func() { got <- b.Take(b.t.Context(), "a", "one", b.maker("a")) }() // for this one nothing is made
+		go func() { got <- b.get(b.t.Context(), "a", "one", b.maker("a")) }() // for this one nothing is made
 		if item := <-got; item != nil {
 			t.Error("two waited for one")
 		}
@@ -438,10 +467,10 @@ func TestWhoAsksGetsWhatIsBeingMade(t *testing.T) {
 
 func TestWhoWaitsForWhatFailsGetsNothing(t *testing.T) {
 	in(t, func(_ *pool.Options, w *works) { w.takes = time.Second; w.fails.Store(true) }, func(b bench) {
-		b.Take(b.t.Context(), "a", "one", b.maker("a"))
-		b.Take(b.t.Context(), "a", "one", b.maker("a"))
+		b.get(b.t.Context(), "a", "one", b.maker("a"))
+		b.get(b.t.Context(), "a", "one", b.maker("a"))
 		synctest.Wait()
-		if b.Take(b.t.Context(), "a", "one", b.maker("a")) != nil {
+		if b.get(b.t.Context(), "a", "one", b.maker("a")) != nil {
 			t.Error("it got something")
 		}
 	})
@@ -449,13 +478,13 @@ func TestWhoWaitsForWhatFailsGetsNothing(t *testing.T) {
 
 func TestWhoNoLongerWaitsLeavesItToTheShelf(t *testing.T) {
 	in(t, func(_ *pool.Options, w *works) { w.takes = time.Second }, func(b bench) {
-		b.Take(b.t.Context(), "a", "one", b.maker("a"))
-		b.Take(b.t.Context(), "a", "one", b.maker("a"))
+		b.get(b.t.Context(), "a", "one", b.maker("a"))
+		b.get(b.t.Context(), "a", "one", b.maker("a"))
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(b.t.Context(), 100*time.Millisecond)
 		defer cancel()
 		began := time.Now()
-		if b.Take(ctx, "a", "one", b.maker("a")) != nil || time.Since(began) != 100*time.Millisecond {
+		if b.get(ctx, "a", "one", b.maker("a")) != nil || time.Since(began) != 100*time.Millisecond {
 			t.Errorf("it got something, or waited for %v", time.Since(began))
 		}
 		time.Sleep(time.Minute / 4)
@@ -473,7 +502,7 @@ func TestWhatDiedIsNeverGiven(t *testing.T) {
 		for thing := range b.there() {
 			thing.dead.Store(true)
 		}
-		if item := b.Take(b.t.Context(), "a", "one", b.maker("a")); item != nil {
+		if item := b.get(b.t.Context(), "a", "one", b.maker("a")); item != nil {
 			t.Error("a dead one was given")
 		}
 		b.rest()
@@ -514,11 +543,11 @@ func TestAPoolOfNoneAndAClosedOneGiveNothing(t *testing.T) {
 
 func TestCloseWaitsForWhatIsBeingMade(t *testing.T) {
 	in(t, func(o *pool.Options, w *works) { w.takes, o.Makers = time.Hour, 3 }, func(b bench) {
-		b.Take(b.t.Context(), "a", "one", b.maker("a"))
-		b.Take(b.t.Context(), "a", "one", b.maker("a"))
+		b.get(b.t.Context(), "a", "one", b.maker("a"))
+		b.get(b.t.Context(), "a", "one", b.maker("a"))
 		synctest.Wait()
 		got := make(chan pool.Item)
-		go func() { got <- b.Take(b.t.Context(), "a", "one", b.maker("a")) }()
+		go func() { got <- b.get(b.t.Context(), "a", "one", b.maker("a")) }()
 		synctest.Wait()
 		b.Close()
 		if item := <-got; item != nil {
@@ -540,7 +569,7 @@ func TestAnyUseKeepsTheBounds(t *testing.T) {
 					users.Go(func() {
 						ctx, cancel := context.WithTimeout(b.t.Context(), wait)
 						defer cancel()
-						if item := b.Take(ctx, key, owner, b.maker(key)); item != nil {
+						if item := b.get(ctx, key, owner, b.maker(key)); item != nil {
 							if item.(*thing).key != key {
 								t.Errorf("a %s for a %s", item.(*thing).key, key)
 							}
