@@ -32,6 +32,9 @@ const turns = 4
 // alternate runs the sides in turns, count calls each in all, or for a time each.
 func (s *session) alternate(ctx context.Context, plan Plan, sides ...*side) error {
 	count, window := plan.Count, plan.For
+	if err := s.acquaint(ctx, plan, sides...); err != nil {
+		return err
+	}
 	for turn := range turns {
 		plan.Count = count*(turn+1)/turns - count*turn/turns
 		plan.For = window / turns
@@ -53,6 +56,25 @@ func (s *session) alternate(ctx context.Context, plan Plan, sides ...*side) erro
 				return fmt.Errorf("%s: %w", x.what, err)
 			}
 		}
+	}
+	return nil
+}
+
+// acquaint runs each side of the server for one turn, unmeasured: a pool learns the demand as it comes, and what is measured is what those
+// find who come after.
+func (s *session) acquaint(ctx context.Context, plan Plan, sides ...*side) error {
+	plan.Count /= turns
+	if plan.Count == 0 {
+		return nil
+	}
+	for _, x := range sides {
+		if x.tally == nil {
+			continue
+		}
+		if _, err := x.run(ctx, plan); err != nil {
+			return fmt.Errorf("%s: %w", x.what, err)
+		}
+		x.tally.clear()
 	}
 	return nil
 }
@@ -102,6 +124,12 @@ func (t *tally) check(r sandbox.ExecResult, err error, want string) error {
 		t.warm++
 	}
 	return nil
+}
+
+func (t *tally) clear() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.execs, t.warm, t.cpu = 0, 0, 0
 }
 
 func (t *tally) share() *float64 {

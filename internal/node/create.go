@@ -20,6 +20,7 @@ func (n *Node) Create(ctx context.Context, s service.SandboxSpec) (service.Sandb
 		return service.SandboxState{}, err
 	}
 	defer done()
+	n.chores.heard()
 	state, err := n.create(ctx, s)
 	if err != nil && n.ctx.Err() != nil {
 		err = stopping()

@@ -106,6 +106,8 @@ func (x *execution) ended() ending {
 // Exec implements service.Runtime.
 func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out service.Streams) (service.ExecOutcome, error) {
 	began := time.Now()
+	n.chores.heard()
+	defer n.chores.heard()
 	b, err := n.box(id)
 	if err != nil {
 		return service.ExecOutcome{}, err

@@ -49,7 +49,8 @@ type Node struct {
 	disks    *disk.Volumes
 	net      *network.Network
 	gpus     *gpu.Pool
-	pool     *pool.Pool    // of machines; nil: none
+	pool     *pool.Pool // of machines; nil: none
+	chores   *chores
 	starting chan struct{} // filled by machines that are being made
 	log      *slog.Logger
 	observe  func(phase string, took time.Duration)
@@ -131,6 +132,7 @@ func New(c Config) *Node {
 		n.observe = func(string, time.Duration) {}
 	}
 	n.news.more = make(chan struct{}, 1)
+	n.chores = newChores(n.ctx)
 	n.starting = make(chan struct{}, 4*runtime.NumCPU())
 	n.openPool(c.Pool)
 	go n.sweepEvery(time.Minute)
@@ -204,16 +206,13 @@ func (n *Node) disown(id string) {
 	delete(n.machines, id)
 }
 
-// answerTime is how long the end of a machine waits for the answer that its program gave.
-const answerTime = 2 * time.Millisecond
-
 // end removes a machine in the background; Close waits for it.
 func (n *Node) end(m engine.Machine) { n.later(func() { n.endNow(m) }) }
 
-// later runs f in the background; Close waits for it.
+// later runs f when the processors are free for it; Close waits for it.
 func (n *Node) later(f func()) {
 	n.ending.Add(1)
-	time.AfterFunc(answerTime, func() {
+	n.chores.add(func() {
 		defer n.ending.Done()
 		f()
 	})

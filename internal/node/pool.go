@@ -85,6 +85,7 @@ func (n *Node) makePooled(ctx context.Context, r recipe) (pool.Item, error) {
 	if r.warm != nil {
 		n.warmUp(ctx, m, *r.warm)
 	}
+	_ = m.Isolation() // is read now, while nobody waits for it
 	return pooled{m, n}, nil
 }
 

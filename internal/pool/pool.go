@@ -2,7 +2,7 @@
 // machines: what it keeps is an Item, kept on the shelf of its key.
 //
 // How many a shelf holds follows the demand: each ask that finds none doubles it, each minute half of what was not needed
-// goes. A key has a shelf from its second ask on. Where half of a shelf is left, nothing is made while asks follow one another: they
+// goes. A key has a shelf from its second ask on. Where a quarter of a shelf is left, nothing is made while asks follow one another: they
 // need the processors. In sum the shelves are bounded in number and in memory. Where there is no room, owners
 // who hold more than a quarter give way first, then the shelf that was asked for longest ago; when the host's memory is short
 // they are emptied.
@@ -81,7 +81,7 @@ type kept struct {
 
 const (
 	least      = 2                     // of a shelf that is asked for
-	breath     = 15 * time.Millisecond // without an ask, before more is made where half is left: who asked works meanwhile
+	breath     = 15 * time.Millisecond // without an ask, before more is made where a quarter is left: who asked works meanwhile
 	remembered = 512                   // keys that have no items are remembered, so many
 	stale      = 2 * time.Minute       // after which a shelf that nobody asks for is given up
 	lookEvery  = 10 * time.Second      // for what is stale and for the host's memory
@@ -292,7 +292,7 @@ func (p *Pool) neediest() *shelf {
 		if lacks <= 0 || !now.After(s.rest) {
 			continue
 		}
-		if 2*len(s.idle) >= s.want && now.Sub(s.used) < breath {
+		if 4*len(s.idle) >= s.want && now.Sub(s.used) < breath {
 			later = true
 			continue
 		}

@@ -62,7 +62,7 @@ type mask struct {
 var (
 	addresses = mask{regexp.MustCompile(`0x[0-9a-f]{6,}`), "0x"}               // everywhere: the kernel lays each process out anew
 	nodePid   = mask{regexp.MustCompile(`\(node:\d+\)`), "(node:pid)"}         // pid numbers may differ
-	scratch   = mask{regexp.MustCompile(`program-\d+-\w+`), "program-pid-any"} // pid numbers, and a random word
+	scratch   = mask{regexp.MustCompile(`program-\w+`), "program-any"} // a random word
 	idRange   = mask{regexp.MustCompile(`[ug]id=\d{6,}`), "id="}               // each machine has host ids of its own
 )
 

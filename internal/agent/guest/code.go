@@ -60,7 +60,7 @@ func (x *execution) makeScratch() error {
 	if x.scratch != "" {
 		return nil
 	}
-	dir := fmt.Sprintf("/tmp/program-%d-%s", x.process.Pid, rand.Text()[:8])
+	dir := "/tmp/program-" + rand.Text()[:12]
 	err := as(x.who, func() error { return makePrivate(dir) })
 	switch {
 	case err == nil:

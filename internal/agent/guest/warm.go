@@ -168,7 +168,7 @@ func (x *execution) goOn(run agent.Run) error {
 	if run.Code == nil {
 		return errors.New("a warm interpreter for another program")
 	}
-	if err := as(x.who, func() error { return x.replaceFifo(run) }); err != nil {
+	if err := as(user{}, func() error { return x.replaceFifo(run) }); err != nil { // the user made the fifo there
 		return err
 	}
 	x.warm.used, x.file, x.temporary = true, x.warm.name, !run.KillRest
@@ -196,11 +196,11 @@ func (x *execution) closeWarm() {
 	_ = as(x.who, func() error { w.removeSpare(); return remove(w.name) })
 }
 
-// replaceFifo puts the program's file in the fifo's place, with the calling thread's rights.
+// replaceFifo puts the program's file, which is the user's, in the fifo's place.
 func (x *execution) replaceFifo(run agent.Run) error {
 	x.warm.removeSpare()
 	name := besides(x.warm.name)
-	if err := putFile(run.FileName, name, []byte(*run.Code), x.who, unix.O_EXCL); err != nil {
+	if err := putFile(run.FileName, name, []byte(*run.Code), x.who, unix.O_EXCL|unix.O_NOFOLLOW); err != nil {
 		return err
 	}
 	d, err := open(path.Dir(name), unix.O_RDONLY|unix.O_DIRECTORY, 0)

@@ -30,6 +30,7 @@ type machine struct {
 	disk      *os.File   // the root of its file system, to shut it down; nil after a recovery
 	tree      *os.File   // the mount of its disk, until the root is made of it
 	line      *os.File   // see lifeline
+	leased    bool       // it was made for nobody
 	moved     chan error // tells that the agent is in its control group; nil once that is known
 	isolation sandbox.Isolation
 
@@ -58,7 +59,7 @@ func (m *machine) Handle() engine.Handle {
 func (m *machine) Lease(sandboxID string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.spec.SandboxID = sandboxID
+	m.spec.SandboxID, m.leased = sandboxID, true
 	if err := m.e.writeRecord(m.spec.ID, m.record()); err != nil {
 		return err
 	}
@@ -73,9 +74,10 @@ func (m *machine) Isolation() sandbox.Isolation {
 	return m.isolation
 }
 
-// look reads what is in force while the first process waits: what is added to a machine after its start counts, too.
+// look reads what is in force while the first process waits: what is added to a machine after its start counts, too. To one that was
+// leased nothing is.
 func (m *machine) look() {
-	if m.first != nil {
+	if m.first != nil && !(m.leased && m.first.known != nil) {
 		m.isolation = m.first.readIsolation()
 		m.first.known = &m.isolation
 	}
