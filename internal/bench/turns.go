@@ -60,8 +60,8 @@ func (s *session) alternate(ctx context.Context, plan Plan, sides ...*side) erro
 	return nil
 }
 
-// acquaint runs each side of the server for one turn, unmeasured: a pool learns the demand as it comes, and what is measured is what those
-// find who come after.
+// acquaint runs each side of the server for two turns, unmeasured: a pool learns the demand as it comes, and what is measured is what
+// those find who come after.
 func (s *session) acquaint(ctx context.Context, plan Plan, sides ...*side) error {
 	plan.Count /= turns
 	if plan.Count == 0 {
@@ -71,8 +71,13 @@ func (s *session) acquaint(ctx context.Context, plan Plan, sides ...*side) error
 		if x.tally == nil {
 			continue
 		}
-		if _, err := x.run(ctx, plan); err != nil {
-			return fmt.Errorf("%s: %w", x.what, err)
+		for range 2 {
+			if _, err := x.run(ctx, plan); err != nil {
+				return fmt.Errorf("%s: %w", x.what, err)
+			}
+			if err := s.rest(ctx); err != nil {
+				return err
+			}
 		}
 		x.tally.clear()
 	}

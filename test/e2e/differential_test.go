@@ -60,10 +60,10 @@ type mask struct {
 }
 
 var (
-	addresses = mask{regexp.MustCompile(`0x[0-9a-f]{6,}`), "0x"}               // everywhere: the kernel lays each process out anew
-	nodePid   = mask{regexp.MustCompile(`\(node:\d+\)`), "(node:pid)"}         // pid numbers may differ
+	addresses = mask{regexp.MustCompile(`0x[0-9a-f]{6,}`), "0x"}       // everywhere: the kernel lays each process out anew
+	nodePid   = mask{regexp.MustCompile(`\(node:\d+\)`), "(node:pid)"} // pid numbers may differ
 	scratch   = mask{regexp.MustCompile(`program-\w+`), "program-any"} // a random word
-	idRange   = mask{regexp.MustCompile(`[ug]id=\d{6,}`), "id="}               // each machine has host ids of its own
+	idRange   = mask{regexp.MustCompile(`[ug]id=\d{6,}`), "id="}       // each machine has host ids of its own
 )
 
 // told is what a client hears of an exec, but for its times, its usage and its id.
