@@ -117,7 +117,7 @@ func (p *Pool) Take(ctx context.Context, key, owner string, maker Make) (item It
 		return item, true
 	}
 	if s.asked > 1 {
-		s.want = min(max(least, 2*s.want), max(1, p.o.MaxIdle/2))
+		s.want = min(max(least, 2*s.want), p.o.MaxIdle)
 	}
 	if s.making > len(s.waiters) {
 		w := make(chan Item, 1)
