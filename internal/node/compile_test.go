@@ -192,8 +192,10 @@ const hi = "package main\n\nimport \"os\"\n\nfunc main() { os.Stdout.WriteString
 func TestWhatIsAnotherProgram(t *testing.T) {
 	c := newCompiling(t)
 	in := c.box("go", nil)
-	c.run(in, hi, nil)
-	c.run(in, hi, func(e *service.ExecSpec) { e.Env = [][2]string{{"Y", "9"}, {"Z", "0"}} })
+	c.counts(func() { // which waits until they are kept
+		c.run(in, hi, nil)
+		c.run(in, hi, func(e *service.ExecSpec) { e.Env = [][2]string{{"Y", "9"}, {"Z", "0"}} })
+	})
 	for name, tc := range map[string]struct {
 		box  func(*service.SandboxSpec)
 		exec func(*service.ExecSpec)
