@@ -39,8 +39,8 @@ func (s *session) cpu(ctx context.Context) error {
 	r, ours := rows[last], spent[last]
 	all, program := each(ours.all), execute.tally.cpu/float64(r.Runs)
 	r.Figure = &Figure{Unit: "ms of processor time beside the program's own", Value: rounded(all - program)}
-	r.Note = fmt.Sprintf("all %.2f: server %.2f, machines %.2f by their control groups, %.2f as its children; the program's own by its results %.2f",
-		all, each(ours.parts.server), each(ours.parts.machines), each(ours.parts.children), program)
+	r.Note = fmt.Sprintf("all %.2f: server %.2f, machines %.2f by their control groups; the program's own by its results %.2f",
+		all, each(ours.parts.server), each(ours.parts.machines), program)
 	r.atMost("ms, first", 3, r.Figure.Value)
 	r.atMost("ms, then", 2, r.Figure.Value)
 	if last > 0 {

@@ -34,25 +34,23 @@ func newMeter(dataDir string, pid int) (*meter, error) {
 // processor is processor time.
 type processor struct {
 	server   time.Duration // the process itself
-	machines time.Duration // in the installation's control groups
-	children time.Duration // of the server, waited for: machines' first processes, with all below them, from their start on
+	machines time.Duration // in the installation's control groups, what starts machines included
 }
 
 func (m *meter) processor() (p processor, err error) {
-	p.server, p.children, err = host.ProcessCPU(m.pid)
+	p.server, err = host.ProcessCPU(m.pid)
 	p.machines = m.group.Usage().CPU
 	return p, err
 }
 
-// sum is all that was used between two readings. A machine's first process is in no group of ours for its first moments,
-// and one that was not waited for is no child yet: whichever saw more is nearer to the truth.
+// sum is all that was used between two readings.
 func (p processor) sum(before processor) time.Duration {
-	return p.server - before.server + max(p.machines-before.machines, p.children-before.children)
+	return p.server - before.server + p.machines - before.machines
 }
 
 // plus adds what was used between two readings, part by part.
 func (p processor) plus(after, before processor) processor {
-	return processor{p.server + after.server - before.server, p.machines + after.machines - before.machines, p.children + after.children - before.children}
+	return processor{p.server + after.server - before.server, p.machines + after.machines - before.machines}
 }
 
 // kernelThreads is the processor time of all kernel threads of the host so far, in steps of 10 ms for each: what the

@@ -3,6 +3,7 @@ package disk
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,6 +79,9 @@ func (b *Budget) count() {
 		}
 		for _, e := range entries {
 			path := filepath.Join(dir, e.Name())
+			if strings.HasPrefix(e.Name(), spareName) { // nobody was promised it
+				continue
+			}
 			var st unix.Stat_t
 			if unix.Lstat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 				continue

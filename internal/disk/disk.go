@@ -60,9 +60,7 @@ func (m *Maker) Make(ctx context.Context, path string, sizeMB int, journal bool)
 	if err != nil {
 		return err
 	}
-	if err := m.spares.take(path); err != nil {
-		return err
-	}
+	m.spares.take(path)
 	if err := copySparse(template, path); err != nil {
 		_ = os.Remove(path)
 		if full(err) {

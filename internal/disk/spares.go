@@ -63,25 +63,26 @@ func (s *spares) put(path string) error {
 }
 
 // take lets a spare file become the one at path, if there is one that no loop device has any more: the device of a thrown-away
-// disk clears itself a moment after its last mount is gone. Until then it holds the lock that attachLoop of internal/host took.
-func (s *spares) take(path string) error {
+// disk clears itself a moment after its last mount is gone. Until then it holds the lock that attachLoop of internal/host took. Where
+// there is none, or something is wrong with it, a new file is made.
+func (s *spares) take(path string) {
 	dir := filepath.Dir(path)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, spare := range s.files[dir] {
 		if i == 3 { // those behind are younger
-			return nil
+			return
 		}
 		free, err := unlocked(spare)
-		if err != nil {
-			return err
+		if err == nil && !free {
+			continue
 		}
-		if free {
-			s.files[dir] = append(s.files[dir][:i:i], s.files[dir][i+1:]...)
-			return os.Rename(spare, path)
+		s.files[dir] = append(s.files[dir][:i:i], s.files[dir][i+1:]...)
+		if err == nil {
+			_ = os.Rename(spare, path)
 		}
+		return
 	}
-	return nil
 }
 
 // unlocked says whether nobody holds a lock on the file, and empties it once more.

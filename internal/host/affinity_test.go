@@ -81,24 +81,18 @@ func TestAPinnedProcessStartsOthersFreely(t *testing.T) {
 	}
 }
 
-func TestProcessorTimeOfAProcessAndItsChildren(t *testing.T) {
-	own, children, err := host.ProcessCPU(os.Getpid())
+func TestProcessorTimeOfAProcess(t *testing.T) {
+	first, err := host.ProcessCPU(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for began := time.Now(); time.Since(began) < time.Millisecond; { // of use
 	}
-	later, _, err := host.ProcessCPU(os.Getpid())
-	if err != nil || later <= own {
-		t.Errorf("own: %v, then %v (%v)", own, later, err)
+	later, err := host.ProcessCPU(os.Getpid())
+	if err != nil || later <= first {
+		t.Errorf("%v, then %v (%v)", first, later, err)
 	}
-	if out, err := exec.Command("sh", "-c", "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done").CombinedOutput(); err != nil {
-		t.Fatal(err, string(out))
-	}
-	if _, more, err := host.ProcessCPU(os.Getpid()); err != nil || more <= children {
-		t.Errorf("children: %v, then %v (%v)", children, more, err)
-	}
-	if _, _, err := host.ProcessCPU(1 << 30); err == nil {
+	if _, err := host.ProcessCPU(1<<22 + 1); err == nil {
 		t.Error("a process that is not there has a processor time")
 	}
 }

@@ -34,6 +34,10 @@ func (k *Kernel) AddProcess(g Cgroup, pid int) error {
 	if err := k.enter("move into cgroup"); err != nil {
 		return err
 	}
+	return g.add(pid)
+}
+
+func (g Cgroup) add(pid int) error {
 	for _, root := range g.h.roots() {
 		if err := writeFile(filepath.Join(root, g.path, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
 			return step("move into cgroup", err)

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,74 +34,109 @@ type (
 	}
 )
 
-// launcherConn is the daemon's end of one launcher.
-type launcherConn struct {
-	conn *net.UnixConn
+// Launcher is the daemon's side. It starts the process at the first need, and another where that has ended.
+type Launcher struct {
+	exe   *os.File
+	group Cgroup
+
+	mu   sync.Mutex
+	conn *net.UnixConn // nil: none runs
+	proc *Process
 }
 
-var launcher struct {
-	sync.Mutex
-	now *launcherConn // nil: none runs
+// launchTime is how long a launcher may take to answer: it has nothing to wait for.
+const launchTime = 10 * time.Second
+
+// NewLauncher names the program of agents, and the group that the launcher lives in, so that the processor time of both counts as the
+// installation's. The group is there.
+func NewLauncher(exe *os.File, group Cgroup) *Launcher { return &Launcher{exe: exe, group: group} }
+
+// Close ends the launcher; agents go on.
+func (l *Launcher) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.end()
 }
 
-// launch asks the launcher, and starts another where that one has ended.
-func launch(a AgentProcess) (*Process, error) {
-	launcher.Lock()
-	defer launcher.Unlock()
+func (l *Launcher) end() {
+	if l.conn == nil {
+		return
+	}
+	l.conn.Close()
+	l.proc.Kill()
+	select {
+	case <-l.proc.Dead():
+	case <-time.After(time.Second):
+	}
+	l.conn, l.proc = nil, nil
+}
+
+// launch asks the launcher. Where that has ended before it could hear of it, another is asked.
+func (l *Launcher) launch(a AgentProcess) (*Process, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for try := 0; ; try++ {
-		if launcher.now == nil {
-			l, err := startLauncher(a.Exe)
-			if err != nil {
+		if l.conn == nil {
+			if err := l.start(); err != nil {
 				return nil, fmt.Errorf("the launcher: %w", err)
 			}
-			launcher.now = l
 		}
-		p, err := launcher.now.ask(a)
-		if !errors.Is(err, errNoLauncher) || try > 0 {
+		p, err := l.ask(a)
+		if errors.Is(err, errDeaf) || errors.Is(err, errDumb) {
+			l.end()
+		}
+		if !errors.Is(err, errDeaf) || try > 0 {
 			return p, err
 		}
-		launcher.now.conn.Close()
-		launcher.now = nil
 	}
 }
 
-var errNoLauncher = errors.New("the launcher has ended")
+var (
+	errDeaf = errors.New("the launcher has ended")
+	errDumb = errors.New("the launcher did not answer") // it may have started the agent, which ends when its lifeline does
+)
 
-// startLauncher starts a launcher that ends with this process.
-func startLauncher(exe *os.File) (*launcherConn, error) {
+// start starts a launcher that ends with this process.
+func (l *Launcher) start() error {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), "launcher"), os.NewFile(uintptr(fds[1]), "launcher")
 	defer ours.Close()
 	defer theirs.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer null.Close()
-	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), []string{LauncherName}, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", l.exe.Fd()), []string{LauncherName}, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"GOMAXPROCS=1", "GOGC=25"}, Files: []uintptr{null.Fd(), null.Fd(), os.Stderr.Fd(), theirs.Fd()},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if _, err := Hold(pid); err != nil { // which reaps it
-		return nil, err
+	proc, err := Hold(pid)
+	if err != nil {
+		return err
 	}
 	conn, err := net.FileConn(ours)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = l.group.add(pid)
 	}
-	return &launcherConn{conn.(*net.UnixConn)}, nil
+	if err != nil {
+		proc.Kill()
+		return err
+	}
+	l.conn, l.proc = conn.(*net.UnixConn), proc
+	return nil
 }
 
 // maxLaunch bounds a message between the two.
 const maxLaunch = 4 << 10
 
-func (l *launcherConn) ask(a AgentProcess) (*Process, error) {
+func (l *Launcher) ask(a AgentProcess) (*Process, error) {
 	b, err := json.Marshal(launchRequest{a.Env, a.BaseID, a.IDs})
 	if err != nil {
 		return nil, err
@@ -109,14 +145,15 @@ func (l *launcherConn) ask(a AgentProcess) (*Process, error) {
 	for i, f := range a.Files {
 		fds[i] = int(f.Fd())
 	}
+	_ = l.conn.SetDeadline(time.Now().Add(launchTime))
 	if _, _, err := l.conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil); err != nil {
-		return nil, errNoLauncher
+		return nil, errDeaf
 	}
 	var r launchReply
 	files, err := readLaunch(l.conn, &r)
 	switch {
 	case err != nil:
-		return nil, errNoLauncher
+		return nil, errDumb
 	case r.Errno != 0:
 		return nil, r.Errno
 	case r.Error != "" || len(files) != 1:

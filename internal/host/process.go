@@ -14,7 +14,6 @@ import (
 
 // AgentProcess says how an agent is started.
 type AgentProcess struct {
-	Exe    *os.File // the program, sealed; started as a launcher it calls ServeLauncher
 	Env    []string
 	Files  []*os.File // its descriptors from 0 on
 	BaseID int        // the first of its host ids
@@ -23,11 +22,11 @@ type AgentProcess struct {
 
 // StartAgent starts an agent in new user, pid, mount, network, ipc and uts namespaces, with every capability there and
 // none on the host. It is not bound to the caller's life.
-func (k *Kernel) StartAgent(a AgentProcess) (*Process, error) {
+func (k *Kernel) StartAgent(l *Launcher, a AgentProcess) (*Process, error) {
 	if err := k.enter("start the agent"); err != nil {
 		return nil, err
 	}
-	p, err := launch(a)
+	p, err := l.launch(a)
 	return p, step("start the agent", err)
 }
 
@@ -191,7 +190,9 @@ func (p *Process) watch() {
 			return n == 1
 		})
 	}
-	_, _ = unix.Wait4(p.Pid, nil, unix.WNOHANG, nil) // a child of ours is reaped, any other is its parent's
+	if raw, err := p.fd.SyscallConn(); err == nil { // a child of ours is reaped, any other is its parent's
+		_ = raw.Control(func(fd uintptr) { _ = unix.Waitid(unix.P_PIDFD, int(fd), nil, unix.WEXITED|unix.WNOHANG, nil) })
+	}
 	close(p.dead)
 	p.fd.Close() // whoever asks from now on hears that it is not alive
 }

@@ -44,8 +44,8 @@ func (m *Metrics) WatchPool(read func() pool.State) {
 		row("making_machines", "Machines that are being made for the pool.", gauge, func(s pool.State) float64 { return float64(s.Making) }),
 		row("keys", "Kinds of machines that the pool has or makes.", gauge, func(s pool.State) float64 { return float64(s.Keys) }),
 		row("memory_bytes", "Memory of the host that the idle machines take.", gauge, func(s pool.State) float64 { return float64(s.Bytes) }),
-		row("hits_total", "Leases that found a machine in the pool.", counter, func(s pool.State) float64 { return float64(s.Hits) }),
-		row("misses_total", "Leases that found none and had to make a machine.", counter, func(s pool.State) float64 { return float64(s.Misses) }),
+		row("hits_total", "Asks for a kind of machine, or for a blank, that found one in the pool.", counter, func(s pool.State) float64 { return float64(s.Hits) }),
+		row("misses_total", "Asks that found none. One exec asks for up to three kinds: with its interpreter running, without, and a blank.", counter, func(s pool.State) float64 { return float64(s.Misses) }),
 		row("discarded_total", "Machines of the pool that were removed without a lease.", counter, func(s pool.State) float64 { return float64(s.Discarded) }),
 	}})
 }

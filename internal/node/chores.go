@@ -34,9 +34,12 @@ func (c *chores) add(f func()) {
 	c.todo.Add(1)
 	go func() {
 		c.wait()
-		c.hand <- struct{}{}
+		select {
+		case c.hand <- struct{}{}:
+			defer func() { <-c.hand }()
+		case <-time.After(choreTime): // those under way hang
+		}
 		c.todo.Add(-1)
-		defer func() { <-c.hand }()
 		f()
 	}()
 }

@@ -76,7 +76,7 @@ func (n *Node) startFirst(ctx context.Context, b *box) (m engine.Machine, ahead 
 	m, ahead, err = n.startBy(ctx, b, r)
 	if err == nil && b.spec.First == nil && r.warm != nil && ahead == nil {
 		ahead = r.warm
-		go n.warmUp(n.ctx, m, *r.warm)
+		go func() { _ = n.warmUp(n.ctx, m, *r.warm) }()
 	}
 	return m, ahead, err
 }
@@ -119,7 +119,11 @@ func (n *Node) make(ctx context.Context, r recipe, sandboxID string, begun engin
 		return nil, err
 	}
 	spec.SandboxID = sandboxID
-	if m, err = n.startAs(ctx, spec, r.network); err != nil {
+	m, err = n.startAs(ctx, spec, r.network)
+	if sandbox.CodeOf(err) == sandbox.Capacity && begun == nil && sandboxID != engine.Pooled && n.pool != nil && n.pool.GiveWay() {
+		m, err = n.startAs(ctx, spec, r.network)
+	}
+	if err != nil {
 		n.disown(spec.ID)
 	}
 	return m, err

@@ -127,7 +127,11 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 		return n.notBegun(ctx, b, err)
 	}
 	if b.spec.Mode == sandbox.Ephemeral {
-		defer n.end(m)
+		b.ends.Add(1)
+		defer n.later(func() {
+			defer b.ends.Done()
+			n.endNow(m)
+		})
 		defer b.answer(m)()
 	}
 	if err := n.supply(ctx, b, m, &need); err != nil {

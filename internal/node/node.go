@@ -78,7 +78,8 @@ type Node struct {
 type box struct {
 	spec service.SandboxSpec
 
-	ended   chan struct{} // closed when it is being deleted
+	ended   chan struct{}  // closed when it is being deleted
+	ends    sync.WaitGroup // machines of execs that are being removed
 	settled settled
 	change  sync.Mutex // taken by who stops, starts or deletes it
 

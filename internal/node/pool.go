@@ -83,17 +83,22 @@ func (n *Node) makePooled(ctx context.Context, r recipe) (pool.Item, error) {
 		return nil, err
 	}
 	if r.warm != nil {
-		n.warmUp(ctx, m, *r.warm)
+		if err := n.warmUp(ctx, m, *r.warm); err != nil {
+			n.end(m)
+			return nil, err
+		}
 	}
 	_ = m.Isolation() // is read now, while nobody waits for it
 	return pooled{m, n}, nil
 }
 
 // warmUp starts an interpreter in a machine's waiting process. Where that fails, an exec of it says why, started cold.
-func (n *Node) warmUp(ctx context.Context, m engine.Machine, w agent.Warm) {
+func (n *Node) warmUp(ctx context.Context, m engine.Machine, w agent.Warm) error {
 	limited, cancel := n.bounded(ctx, warmTime)
 	defer cancel()
-	if err := m.Warm(limited, w); err != nil {
+	err := m.Warm(limited, w)
+	if err != nil {
 		n.log.Debug("an interpreter could not be started ahead", "error", err)
 	}
+	return err
 }

@@ -7,6 +7,7 @@ import (
 
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/image"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -15,6 +16,7 @@ type recipe struct {
 	spec    engine.MachineSpec // without ID and SandboxID
 	network sandbox.Network
 	warm    *agent.Warm // the interpreter to start ahead; nil: none
+	private string      // the namespace whose words warm has, "" where they are everyone's
 }
 
 // recipe says how a machine of the sandbox is made that has what the exec needs.
@@ -37,10 +39,35 @@ func (n *Node) recipe(ctx context.Context, b *box, limits sandbox.Limits, x need
 	if x.layers != nil {
 		r.spec.Layers = x.layers
 	}
-	if n.pool != nil && r.poolable() {
+	if x.warm != nil && n.mayRunAhead(b, r, *x.warm) {
 		r.warm = x.warm
+		if len(x.warm.Args) > 0 || len(x.warm.Env) > len(img.Config.Env) { // else others could ask whether someone runs with these
+			r.private = b.spec.Namespace
+		}
 	}
 	return r, nil
+}
+
+// An interpreter is not started ahead with more words than wordsMost, which the pool would keep, nor with limits under which it may
+// not come as far as its program.
+const (
+	wordsMost = 16 << 10 // bytes
+	leastPids = 32
+	leastCPU  = 0.25
+)
+
+// mayRunAhead: before its program comes an interpreter runs without a deadline and in no exec's quota, so it must be one of the images
+// that the operator named: any other's python3 may do as it likes.
+func (n *Node) mayRunAhead(b *box, r recipe, w agent.Warm) bool {
+	words := 0
+	for _, arg := range w.Args {
+		words += len(arg)
+	}
+	for _, pair := range w.Env {
+		words += len(pair[0]) + len(pair[1])
+	}
+	l := r.spec.Limits
+	return n.pool != nil && r.poolable() && n.defaults[image.Canonical(b.spec.Image)] && words <= wordsMost && l.Pids >= leastPids && l.CPUCores >= leastCPU
 }
 
 // pathIn is by what the machine's programs are found: all else of an environment is an exec's.
@@ -55,7 +82,7 @@ func pathIn(env [][2]string) (path [][2]string) {
 
 // plain makes the same machine without a running interpreter.
 func (r recipe) plain() recipe {
-	r.warm = nil
+	r.warm, r.private = nil, ""
 	return r
 }
 
@@ -68,7 +95,8 @@ func (r recipe) key() string {
 		Spec    engine.MachineSpec
 		Network sandbox.Network
 		Warm    *agent.Warm
-	}{r.spec, r.network, r.warm})
+		Private string
+	}{r.spec, r.network, r.warm, r.private})
 	if err != nil {
 		panic(err) // plain data
 	}

@@ -143,6 +143,9 @@ func (n *Node) Delete(_ context.Context, id string) error {
 	n.unpublish(b)
 	b.cancelAll()
 	err := n.removeMachine(b)
+	if b.spec.First != nil { // nobody waits for this call, but a quota counts until it returns
+		b.ends.Wait()
+	}
 	if err == nil {
 		err = n.strip(b)
 	}

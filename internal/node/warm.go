@@ -49,10 +49,10 @@ func warmWith(b *box, e service.ExecSpec) *agent.Warm {
 	return &w
 }
 
-// warmable: it runs as the sandbox's user, no dependencies lie where interpreters look when they start, and no variable that they or
+// warmable: nothing but a program runs in the machine, as the sandbox's user, no dependencies lie where interpreters look when they start, and no variable that they or
 // their libraries go by is set by the client.
 func warmable(b *box, e service.ExecSpec) bool {
-	return b.spec.Mode == sandbox.Ephemeral && len(e.Deps) == 0 && (e.User == "" || e.User == b.spec.Security.User) && !slices.ContainsFunc(b.spec.Env, decides) && !slices.ContainsFunc(e.Env, decides)
+	return b.spec.Mode == sandbox.Ephemeral && b.spec.Health.Command == nil && len(e.Deps) == 0 && (e.User == "" || e.User == b.spec.Security.User) && !slices.ContainsFunc(b.spec.Env, decides) && !slices.ContainsFunc(e.Env, decides)
 }
 
 // deciding are the variables, or how their names begin, by which an interpreter decides what it does when it starts.

@@ -86,6 +86,7 @@ const (
 	stale      = 2 * time.Minute       // after which a shelf that nobody asks for is given up
 	lookEvery  = 10 * time.Second      // for what is stale and for the host's memory
 	afterError = 5 * time.Second
+	patience   = 250 * time.Millisecond // for what is being made: then the asker makes its own
 )
 
 // New makes a pool; Close ends it.
@@ -146,6 +147,8 @@ func (p *Pool) Spare(key string) Item {
 
 // wait waits for an item that is being made; nil where that failed.
 func (p *Pool) wait(ctx context.Context, s *shelf, w chan Item) Item {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	var item Item
 	select {
 	case item = <-w:
@@ -180,7 +183,7 @@ func (p *Pool) shelf(key, owner string, maker Make) *shelf {
 	s := p.shelves[key]
 	if s == nil {
 		if len(p.shelves) >= remembered {
-			p.forget(p.oldest(func(*shelf) bool { return true }))
+			p.forget(p.leastMissed(owner))
 		}
 		s = &shelf{key: key, owner: owner}
 		p.shelves[key] = s
@@ -190,6 +193,33 @@ func (p *Pool) shelf(key, owner string, maker Make) *shelf {
 	}
 	s.maker = maker
 	return s
+}
+
+// leastMissed is the shelf that is forgotten for a new one: of those that have nothing, the owner's own before others'.
+func (p *Pool) leastMissed(owner string) *shelf {
+	empty := func(s *shelf) bool { return len(s.idle) == 0 && s.making == 0 }
+	for _, fits := range []func(*shelf) bool{
+		func(s *shelf) bool { return empty(s) && s.owner == owner },
+		empty,
+		func(s *shelf) bool { return s.owner == owner },
+	} {
+		if s := p.oldest(fits); s != nil {
+			return s
+		}
+	}
+	return p.oldest(func(*shelf) bool { return true })
+}
+
+// GiveWay gives the shelf up that was asked for longest ago, for who lacks what its items hold; false where there is nothing.
+func (p *Pool) GiveWay() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.oldest(func(s *shelf) bool { return len(s.idle) > 0 })
+	if s == nil {
+		return false
+	}
+	p.shrink(s, len(s.idle))
+	return true
 }
 
 // pop takes the oldest item that is still good.
@@ -258,7 +288,7 @@ func (p *Pool) makeOne() bool {
 	switch {
 	case err != nil:
 		if p.ctx.Err() == nil {
-			p.o.Log.Warn("the pool could not make what it is asked for", "error", err)
+			p.o.Log.Debug("the pool could not make what it is asked for", "error", err) // the asker that makes its own hears of it
 		}
 		s.rest = time.Now().Add(afterError)
 		for _, w := range s.waiters[min(s.making, len(s.waiters)):] {
@@ -318,6 +348,9 @@ func (p *Pool) neediest() *shelf {
 
 // hasRoom makes room for an item of the shelf where the memory of all is used up.
 func (p *Pool) hasRoom(s *shelf, bytes int64) bool {
+	if bytes > p.o.MaxBytes/2 { // too dear to keep
+		return false
+	}
 	for p.state.Bytes+bytes > p.o.MaxBytes {
 		victim := p.victim(s)
 		if victim == nil {
@@ -419,7 +452,7 @@ func (p *Pool) look(now time.Time, minute bool) {
 		}
 	}
 	if p.o.Low() {
-		if s := p.oldest(func(s *shelf) bool { return len(s.idle) > 0 }); s != nil {
+		for _, s := range p.shelves {
 			p.shrink(s, len(s.idle))
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,9 @@ type execution struct {
 	mu   sync.Mutex
 	over bool // it has ended: a background process of it is no longer the connection's
 }
+
+// reapTime is how long the agent waits for a killed process: it may hang in the kernel.
+const reapTime = 100 * time.Millisecond
 
 func (a *Agent) exec(conn net.Conn, b []byte, files []*os.File) error {
 	defer func() {
@@ -87,6 +91,10 @@ func (a *Agent) exec(conn net.Conn, b []byte, files []*os.File) error {
 	err = x.serve(gone)
 	if err != nil {
 		x.kill()
+		select { // so that who waits for the hang-up finds no trace of it
+		case <-reaped:
+		case <-time.After(reapTime):
+		}
 	}
 	x.closeWarm()
 	return err

@@ -33,9 +33,11 @@ type Engine struct {
 	maker  *disk.Maker
 	ranges *disk.Ranges
 	agent  *os.File
-	images imageMounts
-	afloat bool   // roots are made of trees that are attached nowhere
-	broken string // a protection that tests leave out, to see that isolation says so
+
+	launcher *host.Launcher // of agents
+	images   imageMounts
+	afloat   bool   // roots are made of trees that are attached nowhere
+	broken   string // a protection that tests leave out, to see that isolation says so
 
 	observe func(phase string, took time.Duration)
 
@@ -109,15 +111,24 @@ func Open(o Options) (*Engine, error) {
 	if err := o.Kernel.MakeCgroup(e.root, true, host.CgroupLimits{}); err != nil {
 		return nil, err
 	}
+	if err := o.Kernel.MakeCgroup(e.launchers(), false, host.CgroupLimits{}); err != nil {
+		return nil, err
+	}
+	e.launcher = host.NewLauncher(e.agent, e.launchers())
 	return e, e.keepRanges()
 }
+
+// launchers is the group of what starts agents.
+func (e *Engine) launchers() host.Cgroup { return e.root.Child("launcher") }
 
 // Close lets go of what the engine itself holds; machines go on.
 func (e *Engine) Close() {
 	e.images.close()
 	e.maker.Forget(e.disks)
 	_ = e.kernel.Detach(e.memory)
+	e.launcher.Close()
 	e.agent.Close()
+	_ = e.launchers().RemoveEmpty()
 	_ = e.root.RemoveEmpty() // stays where machines are in it
 }
 
@@ -173,7 +184,10 @@ func (e *Engine) writeRecord(id string, r record) error {
 
 func (e *Engine) readRecord(id string) (record, error) {
 	var r record
-	b, err := os.ReadFile(filepath.Join(e.machineDir(id, false), "machine.json"))
+	b, err := []byte(nil), os.ErrNotExist
+	if e.memory != "" {
+		b, err = os.ReadFile(filepath.Join(e.machineDir(id, false), "machine.json"))
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		b, err = os.ReadFile(filepath.Join(e.machineDir(id, true), "machine.json"))
 	}

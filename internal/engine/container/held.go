@@ -37,7 +37,7 @@ func FindHeld(dataDir, installation string, daemon int) ([]Held, error) {
 			return
 		}
 		if found[id] == nil {
-			r, _ := reader.readRecord(id)
+			r, _ := reader.readRecord(id) // of an ephemeral one without a daemon there is none
 			found[id] = &Held{Machine: id, SandboxID: r.SandboxID}
 		}
 		found[id].Things = append(found[id].Things, fmt.Sprintf(format, args...))

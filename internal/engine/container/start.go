@@ -280,8 +280,8 @@ func (m *machine) startAgent(ctx context.Context, undo *host.Undo) error {
 		return err
 	}
 	defer input.Close()
-	if m.process, err = m.e.kernel.StartAgent(host.AgentProcess{
-		Exe: m.e.agent, Env: agentEnv, Files: []*os.File{input, log, log, listener}, BaseID: m.base, IDs: cell.Ids,
+	if m.process, err = m.e.kernel.StartAgent(m.e.launcher, host.AgentProcess{
+		Env: agentEnv, Files: []*os.File{input, log, log, listener}, BaseID: m.base, IDs: cell.Ids,
 	}); err != nil {
 		return err
 	}

@@ -20,19 +20,20 @@ func (m *machine) Warm(ctx context.Context, w agent.Warm) error {
 	p.warming = make(chan struct{})
 	m.mu.Unlock()
 	defer close(p.warming)
-	defer context.AfterFunc(ctx, func() { // the agent says so when it is gone, and the fifo too
+	stop := context.AfterFunc(ctx, func() { // the agent says so when it is gone, and the fifo too
 		_ = p.Kill()
 		_ = p.conn.SetDeadline(time.Now().Add(time.Second))
-	})()
+	})
 	if err := m.e.kernel.Enter("warm"); err != nil {
 		p.spoilt = true
+		stop()
 		return err
 	}
 	warm, err := p.conn.Warm(w)
 	if warm {
 		p.warm = &w
 	}
-	p.spoilt = err != nil
+	p.spoilt = !stop() || err != nil
 	return err
 }
 
