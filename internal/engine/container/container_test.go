@@ -78,8 +78,8 @@ func (i *install) open() *container.Engine {
 
 func TestContainerEngine(t *testing.T) { runSuite(t, false) }
 
-// TestContainerEngineOnKernelsThatMustAttach does on any kernel what those before 6.15 need.
-func TestContainerEngineOnKernelsThatMustAttach(t *testing.T) {
+// TestContainerEngineThatMustAttachOnTheHost does on any kernel what those before 6.15 need.
+func TestContainerEngineThatMustAttachOnTheHost(t *testing.T) {
 	if testing.Short() || !host.CanOverlayDetached() {
 		t.Skip("TestContainerEngine does so on kernels that must, in make test-kernels")
 	}
@@ -161,9 +161,9 @@ func dieAt(t *testing.T, in *install, n int, how hosttest.How, kind string, laye
 	return !hit
 }
 
-// TestStartingAgainLosesNoFilesAtAnyCall lets each kernel call of a second start go wrong: the next daemon must find the
+// TestStartingAgainLosesNoFilesAtAnyCallOnTheHost lets each kernel call of a second start go wrong: the next daemon must find the
 // machine's files and start it.
-func TestStartingAgainLosesNoFilesAtAnyCall(t *testing.T) {
+func TestStartingAgainLosesNoFilesAtAnyCallOnTheHost(t *testing.T) {
 	needs(t)
 	layers := imagetest.Layers(t, imagetest.Python)
 	for _, how := range []hosttest.How{hosttest.Fail, hosttest.Crash} {
