@@ -52,6 +52,9 @@ const (
 	MaxProgram = 32 << 20
 )
 
+// Processors is the variable of an agent's environment that names those it may use, once it is no longer bound to one: 0,1,5.
+const Processors = "PROCESSORS"
+
 // DefaultPath is the PATH of programs where nobody sets one.
 const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

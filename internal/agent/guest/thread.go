@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"outpost.run/outpost/internal/agent"
 )
 
 // The C library and Go's syscall package change the ids of all threads; here only the calling one's file ids are meant.
@@ -53,12 +56,17 @@ func setThreadGroups(groups []uint32) error {
 	return nil
 }
 
-// spreadThreads lets the agent's threads run on every processor. While a machine is made they are bound to one, where they wake each
-// other sooner and have no pages to be flushed elsewhere.
+// spreadThreads lets the agent's threads run on every processor that the daemon may use. While a machine is made they are bound to one,
+// where they wake each other sooner and have no pages to be flushed elsewhere.
 func spreadThreads() {
 	var all unix.CPUSet
-	for n := range len(all) * 64 {
-		all.Set(n) // the kernel takes those that there are
+	for _, s := range strings.Split(os.Getenv(agent.Processors), ",") {
+		if n, err := strconv.Atoi(s); err == nil {
+			all.Set(n)
+		}
+	}
+	if all.Count() == 0 {
+		return
 	}
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {

@@ -125,18 +125,23 @@ func cores(l sandbox.Limits) int { return max(1, int(math.Ceil(l.CPUCores))) }
 
 var nextProcessor atomic.Uint32
 
-// processors chooses as many of the host's processors as the limit rounded up, another start each time. All of them: nil.
-func processors(l sandbox.Limits) []int {
+// allowed are the processors that the daemon may use; nil where that can't be told.
+func allowed() (mine []int) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
 		return nil
 	}
-	var mine []int
 	for n := range 1024 {
 		if set.IsSet(n) {
 			mine = append(mine, n)
 		}
 	}
+	return mine
+}
+
+// processors chooses as many of the host's processors as the limit rounded up, another start each time. All of them: nil.
+func processors(l sandbox.Limits) []int {
+	mine := allowed()
 	want := cores(l)
 	if want >= len(mine) || runtime.NumCPU() == 1 {
 		return mine

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -261,7 +262,13 @@ func (m *machine) attachDisk(undo *host.Undo) error {
 
 // agentEnv: an agent has little to do at once, and threads on other processors cost it more than they bring, in wake-ups and
 // in pages that must be flushed there when it forks. Of memory it has a few hundred KB live, which matters more than speed.
-var agentEnv = []string{"GOMAXPROCS=1", "GOGC=25", "GOMEMLIMIT=48MiB"}
+var agentEnv = sync.OnceValue(func() []string {
+	var mine []string
+	for _, n := range allowed() {
+		mine = append(mine, strconv.Itoa(n))
+	}
+	return []string{"GOMAXPROCS=1", "GOGC=25", "GOMEMLIMIT=48MiB", agent.Processors + "=" + strings.Join(mine, ",")}
+})
 
 // startAgent starts the machine's first process. It waits for its setup.
 func (m *machine) startAgent(ctx context.Context, undo *host.Undo) error {
@@ -281,7 +288,7 @@ func (m *machine) startAgent(ctx context.Context, undo *host.Undo) error {
 	}
 	defer input.Close()
 	if m.process, err = m.e.kernel.StartAgent(m.e.launcher, host.AgentProcess{
-		Env: agentEnv, Files: []*os.File{input, log, log, listener}, BaseID: m.base, IDs: cell.Ids,
+		Env: agentEnv(), Files: []*os.File{input, log, log, listener}, BaseID: m.base, IDs: cell.Ids,
 	}); err != nil {
 		return err
 	}
