@@ -132,7 +132,7 @@ func pythonCases() []likeness {
 		{name: "just under the memory limit", code: "b = bytearray(30 << 20); print(len(b))", create: memory(64)},
 		{name: "the least memory", code: "print('x')", create: memory(16), starts: either},
 		{name: "over the least memory", code: "print('x', flush=True); b = bytearray(b'x' * (14 << 20)); print(len(b))", create: memory(16), starts: either},
-		{name: "the process limit", code: "import os, time\nn = 0\ntry:\n    while True:\n        if os.fork() == 0: time.sleep(30); os._exit(0)\n        n += 1\nexcept BlockingIOError: print(n)\nos.killpg(0, 9)", create: sandbox.CreateRequest{ResourceLimits: &sandbox.LimitsRequest{Pids: new(20)}}},
+		{name: "the process limit", code: "import os, time\nn = 0\ntry:\n    while True:\n        if os.fork() == 0: time.sleep(30); os._exit(0)\n        n += 1\nexcept BlockingIOError: print(n)\nos.killpg(0, 9)", create: sandbox.CreateRequest{ResourceLimits: &sandbox.LimitsRequest{Pids: new(40)}}},
 		{name: "a full disk", code: "n = 0\ntry:\n    with open('big', 'wb', 0) as f:\n        while True: n += f.write(bytes(1 << 20))\nexcept OSError as e: print(n >> 20, e)", create: sandbox.CreateRequest{ResourceLimits: &sandbox.LimitsRequest{DiskMB: new(32)}}},
 		{name: "two processors", code: "import os; print(os.cpu_count(), len(os.sched_getaffinity(0)))", create: sandbox.CreateRequest{ResourceLimits: &sandbox.LimitsRequest{CPUCores: new(float64(2))}}},
 	}
