@@ -86,8 +86,6 @@ type Blank interface {
 	Dead() <-chan struct{}
 	// Memory is what the kernel counts for all of it, in bytes.
 	Memory() int64
-	// NetworkNamespace opens the one that the machine's packets will be in.
-	NetworkNamespace() (*os.File, error)
 	// Stop removes everything of it; idempotent.
 	Stop(ctx context.Context) error
 }

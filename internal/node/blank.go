@@ -15,14 +15,7 @@ type pooledBlank struct {
 }
 
 // Alive implements pool.Item.
-func (p pooledBlank) Alive() bool {
-	select {
-	case <-p.Dead():
-		return false
-	default:
-		return true
-	}
-}
+func (p pooledBlank) Alive() bool { return alive(p.Blank) }
 
 // End implements pool.Item.
 func (p pooledBlank) End() { p.n.later(func() { p.n.removeBlank(p.Blank) }) }
@@ -30,7 +23,7 @@ func (p pooledBlank) End() { p.n.later(func() { p.n.removeBlank(p.Blank) }) }
 // takeBlank takes the beginning of a machine of the recipe, for a namespace; nil: there is none. Where whole machines are kept it takes
 // one that is there, and lets none be made.
 func (n *Node) takeBlank(ctx context.Context, namespace string, r recipe, kept bool) engine.Blank {
-	if n.pool == nil || !r.beginsBlank() {
+	if n.pool == nil || r.spec.Stateful {
 		return nil
 	}
 	key := fmt.Sprintf("blank %d", r.spec.Limits.DiskMB)
@@ -45,9 +38,6 @@ func (n *Node) takeBlank(ctx context.Context, namespace string, r recipe, kept b
 	}
 	return item.(pooledBlank).Blank
 }
-
-// beginsBlank: all that a blank is without is given to it later.
-func (r recipe) beginsBlank() bool { return !r.spec.Stateful && !r.spec.Again }
 
 func (n *Node) makeBlank(ctx context.Context, diskMB int) (pool.Item, error) {
 	id, err := n.own()

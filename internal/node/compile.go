@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"io"
 	"maps"
 	"os"
@@ -22,10 +23,7 @@ type compilation struct {
 
 // compilation gives nil where a program's compilation may see more than its key tells, and where there is none.
 func (n *Node) compilation(b *box, e service.ExecSpec, x needs) *compilation {
-	name := e.Language
-	if name == "" {
-		name = b.spec.Language
-	}
+	name := languageOf(b, e)
 	l := languages[name]
 	if n.compiled == nil || e.Code == nil || !l.scratch || !n.clean(b, e) {
 		return nil
@@ -36,10 +34,7 @@ func (n *Node) compilation(b *box, e service.ExecSpec, x needs) *compilation {
 	r := program(b, e)
 	k := compiled.Key{
 		Namespace: b.spec.Namespace, Language: name, Script: l.before[len(l.before)-1], Source: *e.Code, Deps: x.debian,
-		User: e.User, Dir: r.Dir, Preset: string(b.spec.Security.Preset), Egress: b.spec.Network.Egress, Env: settledEnv(r.Env),
-	}
-	if k.User == "" {
-		k.User = b.spec.Security.User
+		User: cmp.Or(e.User, b.spec.Security.User), Dir: r.Dir, Preset: string(b.spec.Security.Preset), Egress: b.spec.Network.Egress, Env: settledEnv(r.Env),
 	}
 	b.mu.Lock()
 	k.Image = b.image.Digest

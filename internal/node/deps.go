@@ -93,10 +93,7 @@ func (n *Node) needsOf(ctx context.Context, b *box, e service.ExecSpec) (needs, 
 	if err != nil {
 		return needs{}, err
 	}
-	language := e.Language
-	if language == "" {
-		language = b.spec.Language
-	}
+	language := languageOf(b, e)
 	var x needs
 	var others []string
 	if x.debian, others = deps.Split(e.Deps); len(x.debian) > 0 {

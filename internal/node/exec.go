@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -140,7 +141,7 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	e.Env = slices.Concat(e.Env, need.environment(b, environment(b, e.Env)))
 	c := n.compilation(b, e, need)
 	defer c.close()
-	place, err := n.park(ctx, b, m, e)
+	place, err := n.park(ctx, b, m, e, need.warm)
 	if err != nil {
 		return n.notBegun(ctx, b, err)
 	}
@@ -158,14 +159,10 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	return o, err
 }
 
-func (n *Node) park(ctx context.Context, b *box, m engine.Machine, e service.ExecSpec) (engine.Exec, error) {
-	user := e.User
-	if user == "" {
-		user = b.spec.Security.User
-	}
+func (n *Node) park(ctx context.Context, b *box, m engine.Machine, e service.ExecSpec, warm *agent.Warm) (engine.Exec, error) {
 	ctx, cancel := n.bounded(ctx, agentTime)
 	defer cancel()
-	return m.Park(ctx, engine.ExecSpec{ID: e.ID, User: user, Limits: e.Limits, Warm: warmWith(b, e)})
+	return m.Park(ctx, engine.ExecSpec{ID: e.ID, User: cmp.Or(e.User, b.spec.Security.User), Limits: e.Limits, Warm: warm})
 }
 
 // notBegun is the answer of an exec that came to nothing with err: where it was cut off, by whom.
@@ -236,7 +233,7 @@ func (n *Node) machineFor(ctx context.Context, b *box, e service.ExecSpec, x nee
 	return n.start(ctx, b, e.Limits, x)
 }
 
-func alive(m engine.Machine) bool {
+func alive(m interface{ Dead() <-chan struct{} }) bool {
 	select {
 	case <-m.Dead():
 		return false
@@ -349,11 +346,7 @@ func program(b *box, e service.ExecSpec) agent.Run {
 		r.Dir = b.spec.WorkingDir
 	}
 	if e.Code != nil {
-		name := e.Language
-		if name == "" {
-			name = b.spec.Language
-		}
-		languages[name].code(&r, e.Code)
+		languages[languageOf(b, e)].code(&r, e.Code)
 	}
 	return r
 }

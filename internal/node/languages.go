@@ -1,10 +1,12 @@
 package node
 
 import (
+	"cmp"
 	_ "embed"
 	"slices"
 
 	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/internal/service"
 )
 
 // language is how code of a language is run.
@@ -37,6 +39,9 @@ var languages = map[string]language{
 	"go":     {programs: []string{"go", "sh"}, before: []string{"sh", "-c", compileGo}, file: "main.go", scratch: true},
 	"rust":   {programs: []string{"rustc", "cc", "sh"}, before: []string{"sh", "-c", compileRust}, file: "main.rs", scratch: true, runsDeps: true},
 }
+
+// languageOf names the language of an exec's code: the sandbox's, where the exec names none.
+func languageOf(b *box, e service.ExecSpec) string { return cmp.Or(e.Language, b.spec.Language) }
 
 // code says how code of the language is run.
 func (l language) code(r *agent.Run, text *string) {

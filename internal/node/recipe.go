@@ -87,7 +87,7 @@ func (r recipe) plain() recipe {
 }
 
 // poolable: nothing of one sandbox alone is in it.
-func (r recipe) poolable() bool { return !r.spec.Stateful && !r.spec.Again && len(r.spec.Mounts) == 0 }
+func (r recipe) poolable() bool { return !r.spec.Stateful && len(r.spec.Mounts) == 0 }
 
 // key is the same for recipes that make the same machine.
 func (r recipe) key() string {

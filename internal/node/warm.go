@@ -16,24 +16,14 @@ import (
 
 // warmFor says which interpreter the sandbox's next program most likely needs; nil: none is started ahead.
 func warmFor(b *box) *agent.Warm {
-	if !warmable(b, service.ExecSpec{}) || !languages[b.spec.Language].warms {
-		return nil
-	}
-	none := ""
-	w := program(b, service.ExecSpec{Code: &none}).Warm()
-	return &w
+	unknown := ""
+	return warmWith(b, service.ExecSpec{Code: &unknown})
 }
 
 // warmWith says as what a warm interpreter must have been started to run this program; nil: none may.
 func warmWith(b *box, e service.ExecSpec) *agent.Warm {
-	l := languages[e.Language]
-	if e.Language == "" {
-		l = languages[b.spec.Language]
-	}
+	l := languages[languageOf(b, e)]
 	if e.Code == nil || !l.warms || !warmable(b, e) || l.plain != nil && l.plain(*e.Code) {
-		return nil
-	}
-	if e.User != "" && e.User != b.spec.Security.User {
 		return nil
 	}
 	if len(e.Files) > 0 && slices.ContainsFunc(environment(b, nil), looksAround) {
@@ -49,8 +39,8 @@ func warmWith(b *box, e service.ExecSpec) *agent.Warm {
 	return &w
 }
 
-// warmable: nothing but a program runs in the machine, as the sandbox's user, no dependencies lie where interpreters look when they start, and no variable that they or
-// their libraries go by is set by the client.
+// warmable: nothing but a program runs in the machine, as the sandbox's user, no dependencies lie where interpreters look when
+// they start, and no variable that they or their libraries go by is set by the client.
 func warmable(b *box, e service.ExecSpec) bool {
 	return b.spec.Mode == sandbox.Ephemeral && b.spec.Health.Command == nil && len(e.Deps) == 0 && (e.User == "" || e.User == b.spec.Security.User) && !slices.ContainsFunc(b.spec.Env, decides) && !slices.ContainsFunc(e.Env, decides)
 }

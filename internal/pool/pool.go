@@ -11,6 +11,7 @@ package pool
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -154,12 +155,7 @@ func (p *Pool) wait(ctx context.Context, s *shelf, w chan Item) Item {
 	case item = <-w:
 	case <-ctx.Done():
 		p.mu.Lock()
-		for i := range s.waiters {
-			if s.waiters[i] == w {
-				s.waiters = append(s.waiters[:i:i], s.waiters[i+1:]...)
-				break
-			}
-		}
+		s.waiters = slices.DeleteFunc(s.waiters, func(other chan Item) bool { return other == w })
 		p.mu.Unlock()
 		select {
 		case item = <-w: // it came meanwhile
@@ -225,10 +221,7 @@ func (p *Pool) GiveWay() bool {
 // pop takes the oldest item that is still good.
 func (p *Pool) pop(s *shelf) Item {
 	for len(s.idle) > 0 {
-		k := s.idle[0]
-		s.idle = s.idle[1:]
-		p.state.Idle--
-		p.state.Bytes -= k.bytes
+		k := p.takeOff(s, 0)
 		s.low = min(s.low, len(s.idle))
 		if k.Alive() {
 			return k.Item
@@ -237,6 +230,15 @@ func (p *Pool) pop(s *shelf) Item {
 	}
 	s.low = 0
 	return nil
+}
+
+// takeOff takes an item off its shelf.
+func (p *Pool) takeOff(s *shelf, i int) kept {
+	k := s.idle[i]
+	s.idle = slices.Delete(s.idle, i, i+1)
+	p.state.Idle--
+	p.state.Bytes -= k.bytes
+	return k
 }
 
 func (p *Pool) discard(k kept) {
@@ -401,11 +403,7 @@ func (p *Pool) shrink(s *shelf, n int) {
 
 func (p *Pool) giveUp(s *shelf, n int) {
 	for range min(n, len(s.idle)) {
-		k := s.idle[0]
-		s.idle = s.idle[1:]
-		p.state.Idle--
-		p.state.Bytes -= k.bytes
-		p.discard(k)
+		p.discard(p.takeOff(s, 0))
 	}
 	s.low = min(s.low, len(s.idle))
 }
@@ -434,13 +432,9 @@ func (p *Pool) look(now time.Time, minute bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.shelves {
-		for i := 0; i < len(s.idle); i++ {
-			if k := s.idle[i]; !k.Alive() {
-				s.idle = append(s.idle[:i:i], s.idle[i+1:]...)
-				p.state.Idle--
-				p.state.Bytes -= k.bytes
-				p.discard(k)
-				i--
+		for i := len(s.idle) - 1; i >= 0; i-- {
+			if !s.idle[i].Alive() {
+				p.discard(p.takeOff(s, i))
 			}
 		}
 		switch {

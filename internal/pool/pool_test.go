@@ -132,6 +132,18 @@ func (b bench) take(key, owner string) bool {
 	return item != nil
 }
 
+// drain takes all that there are and asks for one more, lets the makers come to rest, and gives up what it got.
+func (b bench) drain(key, owner string) {
+	var got []pool.Item
+	for item := b.get(b.t.Context(), key, owner, b.maker(key)); item != nil; item = b.get(b.t.Context(), key, owner, b.maker(key)) {
+		got = append(got, item)
+	}
+	b.rest()
+	for _, item := range got {
+		item.End()
+	}
+}
+
 // rest is long enough to make what is wanted, and too short for any to be given up.
 func (b bench) rest() { time.Sleep(2 * time.Second); synctest.Wait() }
 
@@ -223,18 +235,7 @@ func TestASharedKeyMayHaveAllOfThePool(t *testing.T) {
 	in(t, nil, func(b bench) {
 		for range 8 {
 			for _, owner := range []string{"one", "two"} {
-				var got []pool.Item
-				for {
-					item := b.get(b.t.Context(), "a", owner, b.maker("a"))
-					if item == nil {
-						break
-					}
-					got = append(got, item)
-				}
-				b.rest()
-				for _, item := range got {
-					item.End()
-				}
+				b.drain("a", owner)
 			}
 		}
 		b.idles(32, "a")
@@ -245,18 +246,7 @@ func TestAnOwnerMayHaveAllThatNobodyElseAsksForAndGivesWayFirst(t *testing.T) {
 	in(t, nil, func(b bench) {
 		fill := func(key string) {
 			for range 5 {
-				var got []pool.Item
-				for {
-					item := b.get(b.t.Context(), key, "one", b.maker(key))
-					if item == nil {
-						break
-					}
-					got = append(got, item)
-				}
-				b.rest()
-				for _, item := range got {
-					item.End()
-				}
+				b.drain(key, "one")
 			}
 		}
 		fill("a")

@@ -72,7 +72,7 @@ func (p *place) discard(ctx context.Context) {
 // Warm implements engine.Exec.
 func (p *place) Warm() bool { return p.warm != nil }
 
-// agentBytes is about what an agent holds: it was started in the daemon's group, which goes on counting that.
+// agentBytes is about what an agent holds: it was started in the launcher's group, which goes on counting that.
 const agentBytes = 3 << 20
 
 // Memory implements engine.Machine.
