@@ -6,6 +6,7 @@ SHELL := bash
 
 export CGO_ENABLED := 0
 AGENT := internal/engine/container/agent.bin
+GUEST := internal/engine/microvm/guest.bin
 GO_FILES := $(shell git ls-files --cached --others --exclude-standard -- '*.go') go.mod go.sum
 
 .PHONY: help tools build check lint test test-unit test-kernels demo corpus bench clean
@@ -22,10 +23,14 @@ build: bin/outpost ## bin/outpost, static, with the in-sandbox agent inside
 $(AGENT): $(GO_FILES)
 	@if [ -d cmd/outpost-agent ]; then mkdir -p $(@D) && go build -trimpath -ldflags="-s -w" -o $@ ./cmd/outpost-agent; fi
 
-bin/outpost: $(AGENT) $(GO_FILES)
+# The first process of microVMs' guests has the container engine inside, and with it the agent.
+$(GUEST): $(AGENT) $(GO_FILES)
+	go build -trimpath -ldflags="-s -w" -o $@ ./cmd/outpost-guest
+
+bin/outpost: $(AGENT) $(GUEST) $(GO_FILES)
 	go build -trimpath -ldflags="-s -w" -o $@ ./cmd/outpost
 
-lint: $(AGENT) ## gofmt, go vet, staticcheck, go.mod
+lint: $(AGENT) $(GUEST) ## gofmt, go vet, staticcheck, go.mod
 	@bad="$$(gofmt -l $$(git ls-files --cached --others --exclude-standard -- '*.go'))"; \
 	  [ -z "$$bad" ] || { echo "gofmt -w these:"; echo "$$bad"; exit 1; }
 	go vet ./...
@@ -64,4 +69,4 @@ bench: tools build ## what create and exec cost on this machine
 	@bin/outpost bench
 
 clean: ## remove what was built
-	rm -rf bin $(AGENT)
+	rm -rf bin $(AGENT) $(GUEST)

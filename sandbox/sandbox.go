@@ -58,6 +58,7 @@ type Network struct {
 // Isolation says what is in force, read back from the kernel, never what was merely asked for.
 type Isolation struct {
 	Engine    string   `json:"engine"`
+	VMM       string   `json:"vmm,omitempty"` // of a microVM: firecracker or qemu
 	Requested []string `json:"requested,omitempty"`
 	Effective []string `json:"effective"`
 	Missing   []string `json:"missing"`

@@ -11,8 +11,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"outpost.run/outpost/client"
+	"outpost.run/outpost/internal/config"
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/engine/container"
+	"outpost.run/outpost/internal/engine/microvm"
 )
 
 // finding is what doctor says of one engine, or of the making of images.
@@ -44,7 +46,7 @@ func doctorCommand() *cobra.Command {
 			if leaks {
 				return reportLeaks(cmd.Context(), cmd.OutOrStdout(), cmp.Or(dataDir, os.Getenv("OUTPOST_DATA_DIR"), client.DefaultDataDir), asJSON)
 			}
-			engines := []finding{ofEngine(container.Probe(cmd.Context()))}
+			engines := []finding{ofEngine(container.Probe(cmd.Context())), ofEngine(microvm.Probe(cmd.Context(), monitorOf(config.MicroVM{VMM: "firecracker"})))}
 			images, net := ofImages(cmd.Context()), ofNetwork()
 			out := cmd.OutOrStdout()
 			var err error

@@ -16,6 +16,7 @@ import (
 
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/engine/container"
+	"outpost.run/outpost/internal/engine/microvm"
 	"outpost.run/outpost/internal/store/sqlite"
 )
 
@@ -109,6 +110,11 @@ func ownerless(ctx context.Context, dataDir, installation string) (map[string]le
 	if err != nil {
 		return nil, err
 	}
+	guests, err := microvm.FindHeld(dataDir, installation)
+	if err != nil {
+		return nil, err
+	}
+	held = append(held, guests...)
 	known, err := recorded(ctx, dataDir, running)
 	if err != nil {
 		return nil, err

@@ -5,13 +5,12 @@ import (
 
 	"outpost.run/outpost/internal/config"
 	"outpost.run/outpost/internal/engine"
-	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/internal/host/netns"
 	"outpost.run/outpost/internal/network"
 )
 
 func openNetwork(c config.Ports, log *slog.Logger) (*network.Network, error) {
-	o := network.Options{Kernel: host.New(), Log: log, Interface: engine.EgressInterface}
+	o := network.Options{Log: log, Interface: engine.EgressInterface}
 	o.Bind, o.First, o.Last = c.Published()
 	return network.Open(o)
 }

@@ -23,55 +23,68 @@ import (
 	"outpost.run/outpost/internal/service"
 )
 
-// newRuntime makes the runtime of this host. What the host lacks is said here, at start, not at the first request.
-func newRuntime(ctx context.Context, c config.Config, m *metrics.Metrics, log *slog.Logger) (service.Runtime, error) {
+// newRuntime makes the runtime of this host. What the host lacks is said here, at start, not at the first request; without microVMs it
+// says why.
+func newRuntime(ctx context.Context, c config.Config, m *metrics.Metrics, log *slog.Logger) (_ service.Runtime, noMicroVM string, err error) {
 	if lacks := missing(ctx); lacks != "" {
-		return nil, errors.New("this host can't run sandboxes:\n" + lacks + "outpost doctor says more")
+		return nil, "", errors.New("this host can't run sandboxes:\n" + lacks + "outpost doctor says more")
 	}
 	id, err := installation(c.DataDir)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	budget := &disk.Budget{Reserve: int64(c.Disk.ReserveMB) << 20, Overcommit: int64(c.Disk.Overcommit)}
 	maker, err := disk.NewMaker(filepath.Join(c.DataDir, "templates"), budget)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	volumes, err := disk.NewVolumes(filepath.Join(c.DataDir, "volumes"), maker)
 	if err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	ranges, err := disk.NewRanges(disk.Registry, id, c.DataDir)
+	if err != nil {
+		return nil, "", err
 	}
 	phases := m.Phases("container")
-	engine, err := container.Open(container.Options{Kernel: host.New(), DataDir: c.DataDir, Installation: id, Disks: maker, Observe: phases})
+	engine, err := container.Open(container.Options{Kernel: host.New(), DataDir: c.DataDir, Installation: id, Disks: maker, Ranges: ranges, Observe: phases})
 	if err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	micro, lacks, err := openMicroVM(ctx, c, id, maker, ranges, m.Phases("microvm"), log)
+	if err != nil {
+		return nil, "", err
 	}
 	words := imageOptions(c.Images)
 	words.Log = log
 	images, err := image.OpenWith(filepath.Join(c.DataDir, "images"), words)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	gpus, err := gpu.NewPool(c.GPUs, gpu.NewCatalog(c.CDIDirs...), filepath.Join(c.DataDir, "gpus"))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	net, err := openNetwork(c.Ports, log)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	programs, err := openCompiled(c)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defaults := []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}
 	go prepareImages(ctx, images, defaults, log)
-	n := node.New(node.Config{Engine: engine, Images: images, Default: defaults, Budget: int64(c.Images.StoreGB) << 30, Volumes: volumes, GPUs: gpus, Network: net,
-		Pool: node.PoolBounds{MaxIdle: c.Pool.MaxIdle, MaxBytes: int64(c.Pool.MaxMemoryMB) << 20}, Compiled: programs, Log: log, Observe: phases})
+	parts := node.Config{Engine: engine, Images: images, Default: defaults, Budget: int64(c.Images.StoreGB) << 30, Volumes: volumes, GPUs: gpus, Network: net,
+		Pool: node.PoolBounds{MaxIdle: c.Pool.MaxIdle, MaxBytes: int64(c.Pool.MaxMemoryMB) << 20}, Compiled: programs, Log: log, Observe: phases}
+	if micro != nil {
+		parts.MicroVM = micro
+	}
+	n := node.New(parts)
 	if c.Pool.MaxIdle > 0 {
 		m.WatchPool(n.Pool)
 	}
-	return n, n.ServeDeps(depsOptions(ctx, c, images))
+	return n, lacks, n.ServeDeps(depsOptions(ctx, c, images))
 }
 
 // imageOptions is what the configuration says on images; one alone is never larger than the store may be.

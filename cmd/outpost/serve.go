@@ -95,11 +95,13 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	measures := metrics.New()
-	machines, err := newRuntime(ctx, c, measures, log)
+	machines, noMicroVM, err := newRuntime(ctx, c, measures, log)
 	if err != nil {
 		return err
 	}
-	svc := service.New(service.Config{Policy: c.ForPolicy(), Store: store, Runtime: machines, RootToken: token, Log: log, Ended: measures.ExecEnds})
+	rules := c.ForPolicy()
+	rules.MicroVM = noMicroVM
+	svc := service.New(service.Config{Policy: rules, Store: store, Runtime: machines, RootToken: token, Log: log, Ended: measures.ExecEnds})
 	measures.WatchLoad(svc.Load)
 	if err := svc.Start(ctx); err != nil {
 		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,7 +20,10 @@ type Conn struct {
 }
 
 // NewConn wraps a fresh connection to an agent.
-func NewConn(c net.Conn) *Conn { return &Conn{Conn: c, r: bufio.NewReaderSize(c, smallBuffer)} }
+func NewConn(c net.Conn) *Conn { return Parked(c, bufio.NewReaderSize(c, smallBuffer)) }
+
+// Parked wraps a connection on which an agent, or who stands for one, has parked a process already; r reads it.
+func Parked(c net.Conn, r *bufio.Reader) *Conn { return &Conn{Conn: c, r: r} }
 
 // smallBuffer is what a connection begins with: most programs say little.
 const smallBuffer = 4 << 10
@@ -127,12 +131,12 @@ type File struct {
 // Feed is what goes into a program and where its output goes.
 type Feed struct {
 	Files          []File
-	Stdin          []byte
+	Stdin          io.Reader // nil: it is empty
 	Stdout, Stderr io.Writer
-	Program        *os.File // that of Run.Compiled, to read
-	ProgramSize    int64    // its first bytes are the program
-	Started        func()   // called when the program starts
-	Exited         func()   // called when it has ended, before its files are collected
+	Program        *os.File   // that of Run.Compiled, to read
+	ProgramSize    int64      // its first bytes are the program
+	Started        func()     // called when the program starts
+	Exited         func(Exit) // called when it has ended, before its files are collected
 	// Compiled gets what Run.HandOver brings, if anything, and closes it. It was sealed before the program could run.
 	Compiled func(program *os.File, size int64)
 }
@@ -146,8 +150,11 @@ func (c *Conn) Run(run Run, feed Feed) (Exit, []File, error) {
 		if err != nil {
 			return Exit{}, nil, sandbox.Errorf(sandbox.Internal, err, "the program could not be compiled")
 		}
-		c.memory, with = f, []*os.File{f}
+		c.memory = f
 		defer func() { c.memory.Close() }() // nil where it was handed over
+		if c.carriesFiles() {
+			with = []*os.File{f}
+		}
 	}
 	if err := writeWithFiles(c.Conn, KindRun, run, with); err != nil {
 		return Exit{}, nil, lost(err)
@@ -164,25 +171,19 @@ func (c *Conn) Run(run Run, feed Feed) (Exit, []File, error) {
 	if err != nil {
 		return Exit{}, nil, err
 	}
-	feed.Exited()
+	feed.Exited(exit)
 	files, err := c.collect()
 	return exit, files, err
 }
 
 func (c *Conn) send(files []File, program *os.File, size int64) error {
-	for _, f := range files {
-		err := WriteJSON(c.Conn, KindFile, FileHeader{f.Path, int64(len(f.Content))})
-		for b := f.Content; err == nil && len(b) > 0; {
-			n := min(len(b), MaxData)
-			err = WriteFrame(c.Conn, KindData, b[:n])
-			b = b[n:]
-		}
-		if err != nil { // the agent refuses a file while more are on their way: its reason is waiting to be read
+	for _, f := range files { // the agent refuses a file while more are on their way: its reason is waiting to be read
+		if err := WriteFile(c.Conn, f.Path, bytes.NewReader(f.Content), int64(len(f.Content))); err != nil {
 			return c.expect(KindBegin, nil)
 		}
 	}
 	if program != nil {
-		if err := writeWithFiles(c.Conn, KindFile, FileHeader{Size: size}, []*os.File{program}); err != nil {
+		if err := c.sendProgram(program, size); err != nil {
 			return c.expect(KindBegin, nil)
 		}
 	}
@@ -192,13 +193,22 @@ func (c *Conn) send(files []File, program *os.File, size int64) error {
 	return nil
 }
 
-func (c *Conn) feedStdin(b []byte) {
-	for len(b) > 0 {
-		n := min(len(b), MaxData)
-		if WriteFrame(c.Conn, KindStdin, b[:n]) != nil {
-			return
-		}
-		b = b[n:]
+func (c *Conn) sendProgram(program *os.File, size int64) error {
+	if c.carriesFiles() {
+		return writeWithFiles(c.Conn, KindFile, FileHeader{Size: size}, []*os.File{program})
+	}
+	return WriteFile(c.Conn, "", io.NewSectionReader(program, 0, size), size)
+}
+
+// carriesFiles says whether descriptors can be sent. Where they can't, what they would hold is.
+func (c *Conn) carriesFiles() bool {
+	_, is := c.Conn.(*net.UnixConn)
+	return is
+}
+
+func (c *Conn) feedStdin(r io.Reader) {
+	if r != nil {
+		_ = writeData(c.Conn, KindStdin, r, MaxData)
 	}
 	_ = WriteFrame(c.Conn, KindStdin, nil)
 }
@@ -227,7 +237,7 @@ func (c *Conn) output(limit int64, feed Feed) (Exit, error) {
 				return Exit{}, err
 			}
 		case KindFile:
-			size, err := compiled(b, c.memory)
+			size, err := c.compiled(b)
 			if err != nil {
 				return Exit{}, lost(err)
 			}
@@ -250,14 +260,25 @@ func (c *Conn) output(limit int64, feed Feed) (Exit, error) {
 	}
 }
 
-// compiled says that what the agent put into memory is a program that can't change any more.
-func compiled(header []byte, memory *os.File) (size int64, err error) {
+// compiled says that what the agent put into memory, or sends now, is a program that can't change any more.
+func (c *Conn) compiled(header []byte) (size int64, err error) {
 	var h FileHeader
 	if err := json.Unmarshal(header, &h); err != nil {
 		return 0, err
 	}
-	if memory == nil || h.Size <= 0 || h.Size > MaxProgram || !sealed(memory, h.Size) {
+	if c.memory == nil || h.Size <= 0 || h.Size > MaxProgram {
 		return 0, fmt.Errorf("%w: a program of %d bytes", ErrFrame, h.Size)
+	}
+	if !c.carriesFiles() {
+		if err := ReadFile(c.r, c.memory, h.Size); err != nil {
+			return 0, err
+		}
+		if err := Seal(c.memory); err != nil {
+			return 0, err
+		}
+	}
+	if !sealed(c.memory, h.Size) {
+		return 0, fmt.Errorf("%w: a program of %d bytes that may still change", ErrFrame, h.Size)
 	}
 	return h.Size, nil
 }

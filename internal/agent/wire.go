@@ -211,3 +211,46 @@ func readPayload(r io.Reader, head [5]byte, buf []byte, limit int) (Kind, []byte
 	_, err := io.ReadFull(r, buf[:n])
 	return Kind(head[0]), buf[:n], err
 }
+
+// WriteFile writes a file's header and its size bytes.
+func WriteFile(w io.Writer, path string, r io.Reader, size int64) error {
+	if err := WriteJSON(w, KindFile, FileHeader{path, size}); err != nil {
+		return err
+	}
+	return writeData(w, KindData, io.LimitReader(r, size), min(size, MaxData))
+}
+
+// ReadFile reads the data of a file whose header said size.
+func ReadFile(r io.Reader, w io.Writer, size int64) error {
+	for buf := make([]byte, MaxData); size > 0; {
+		kind, b, err := ReadFrame(r, buf, MaxData)
+		if err != nil {
+			return err
+		}
+		if size -= int64(len(b)); kind != KindData || size < 0 {
+			return fmt.Errorf("%w: %q of %d bytes in a file", ErrFrame, kind, len(b))
+		}
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeData writes all of r in frames of at most so many bytes.
+func writeData(w io.Writer, kind Kind, r io.Reader, most int64) error {
+	for buf := make([]byte, max(most, 1)); ; {
+		n, err := r.Read(buf)
+		if n > 0 {
+			if err := WriteFrame(w, kind, buf[:n]); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

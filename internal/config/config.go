@@ -142,10 +142,12 @@ type Engines struct {
 
 // MicroVM says where the parts of the microVM engine are.
 type MicroVM struct {
-	Firecracker    string `json:"firecracker"`
-	Jailer         string `json:"jailer"`
-	Kernel         string `json:"kernel"`
-	AllowEmulation bool   `json:"allow_emulation"`
+	VMM            string `json:"vmm" enum:"firecracker,qemu" doc:"the monitor; qemu has been broken out of where Firecracker has not"`
+	Firecracker    string `json:"firecracker" doc:"path of the program; empty: looked for in PATH"`
+	Jailer         string `json:"jailer" doc:"path of Firecracker's jailer; empty: looked for in PATH"`
+	QEMU           string `json:"qemu" doc:"path of qemu-system-x86_64; empty: looked for in PATH"`
+	Kernel         string `json:"kernel" doc:"a guest kernel with its modules: a Debian package; empty: linux-image-cloud-amd64 of Debian trixie"`
+	AllowEmulation bool   `json:"allow_emulation" doc:"QEMU may emulate a processor where there is no KVM: slow, and no isolation by hardware"`
 }
 
 // Pool bounds the machines that wait for a lease.
@@ -185,7 +187,7 @@ func Default() Config {
 		Images: Images{
 			Python: p.Images["python"], Bash: p.Images["bash"], Node: p.Images["node"], Go: p.Images["go"], Rust: p.Images["rust"], StoreGB: 20,
 		},
-		Ports: Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container"},
+		Ports: Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container", MicroVM: MicroVM{VMM: "firecracker"}},
 		Compiled: Compiled{KeepMB: 1024},
 		Pool:     Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, ResultsTTLHours: 168},
 		Disk: Disk{ReserveMB: 1024, Overcommit: 10}, DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
@@ -199,6 +201,7 @@ func (c Config) ForPolicy() policy.Policy {
 	p.AllowSeccompDisabled, p.Floor = c.Policy.AllowSeccompDisabled, sandbox.Preset(c.Policy.Floor.Preset)
 	p.Defaults = sandbox.Limits{MemoryMB: d.MemoryMB, CPUCores: d.CPUCores, TimeoutMS: d.TimeoutMS, DiskMB: d.DiskMB, Pids: d.Pids}
 	p.Maximum, p.Quota = policy.Maximum(c.Policy.Maximum), policy.Quota(c.Policy.Quota)
+	p.MicroVMDefault = c.Engines.Default == "microvm"
 	p.Images = map[string]string{
 		"python": c.Images.Python, "bash": c.Images.Bash, "node": c.Images.Node, "go": c.Images.Go, "rust": c.Images.Rust,
 	}

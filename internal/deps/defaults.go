@@ -50,7 +50,7 @@ func (in *Installer) ask(ctx context.Context, r recipe) (index.Upstream, error) 
 	if err != nil {
 		return index.Upstream{}, err
 	}
-	w, err := in.open(ctx, img.Layers, img.Config.Env)
+	w, err := in.open(ctx, img.Layers, img.Config.Env, false)
 	if err != nil {
 		return index.Upstream{}, err
 	}

@@ -83,6 +83,7 @@ type Request struct {
 	Language  string // whose manager is meant
 	Image     image.Image
 	Deps      []string // checked by policy, none of them apt's
+	MicroVM   bool     // what packages run when they are installed is held as their sandbox is
 }
 
 // Set is what was installed.

@@ -20,7 +20,7 @@ var bounds = image.Bounds{Bytes: 2 << 30, Files: 300_000, Meta: 32 << 20}
 
 // install makes the set in a machine of r's image, with the installer in it, that is thrown away.
 func (in *Installer) install(ctx context.Context, key string, r Request, p plan) (Set, error) {
-	w, err := in.open(ctx, r.Image.Layers, r.Image.Config.Env)
+	w, err := in.open(ctx, r.Image.Layers, r.Image.Config.Env, r.MicroVM)
 	if err != nil {
 		return Set{}, err
 	}
@@ -78,7 +78,7 @@ func (in *Installer) fetch(ctx context.Context, w *workshop, r Request, p plan) 
 	if p.manager == index.Go {
 		w.env = append(w.env, in.Host.GoSums()...)
 	}
-	stop, err := w.serve(index.NewProxy(up, in.Log))
+	stop, err := w.serve(ctx, index.NewProxy(up, in.Log))
 	if err != nil {
 		return sandbox.Errorf(sandbox.Internal, err, "the package index could not be shown to the installation")
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -14,7 +13,6 @@ import (
 
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
-	"outpost.run/outpost/internal/host/netns"
 	"outpost.run/outpost/internal/index"
 	"outpost.run/outpost/sandbox"
 )
@@ -40,10 +38,10 @@ type workshop struct {
 
 // open starts the machine of an installation. It is held like a program of preset standard, as a user without any power,
 // and has no way out.
-func (in *Installer) open(ctx context.Context, layers []string, env [][2]string) (*workshop, error) {
+func (in *Installer) open(ctx context.Context, layers []string, env [][2]string, microVM bool) (*workshop, error) {
 	m, err := in.Machines.Start(ctx, engine.MachineSpec{
 		Layers: layers, Limits: limits, WorkingDir: workDir, Env: env, Egress: "none",
-		Security: sandbox.Security{SeccompEnabled: true, User: "1000:1000", Preset: sandbox.Standard},
+		Security: sandbox.Security{SeccompEnabled: true, JailerEnabled: microVM, User: "1000:1000", Preset: sandbox.Standard},
 	})
 	if err != nil {
 		return nil, err
@@ -58,14 +56,14 @@ func (in *Installer) open(ctx context.Context, layers []string, env [][2]string)
 const connectionsMost = 128
 
 // serve lets the machine ask an index until close.
-func (w *workshop) serve(p *index.Proxy) (stop func(), err error) {
-	ns, err := w.m.NetworkNamespace()
+func (w *workshop) serve(ctx context.Context, p *index.Proxy) (stop func(), err error) {
+	inside, err := w.m.Network()
 	if err != nil {
 		return nil, err
 	}
-	defer ns.Close()
-	var l net.Listener
-	if err := netns.In(ns, func() (err error) { l, err = net.Listen("tcp4", index.Address); return err }); err != nil {
+	defer inside.Close()
+	l, err := inside.Listen(ctx, index.Address)
+	if err != nil {
 		return nil, err
 	}
 	s := &http.Server{Handler: p, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: log.New(io.Discard, "", 0)}
@@ -96,7 +94,7 @@ func (w *workshop) script(ctx context.Context, text string, env [][2]string, out
 		most = tarMost
 	}
 	exit, _, err := place.Run(agent.Run{Argv: argv, Env: append(w.env, env...), Dir: workDir, MaxOutput: most},
-		agent.Feed{Stdout: stdout, Stderr: stderr, Started: func() {}, Exited: func() {}})
+		agent.Feed{Stdout: stdout, Stderr: stderr, Started: func() {}, Exited: func(agent.Exit) {}})
 	if ctx.Err() != nil {
 		return 0, "", ctx.Err()
 	}

@@ -15,6 +15,9 @@ import (
 // RangeSize is how many host ids a machine has: 65,536 of its programs and one of its agent.
 const RangeSize = 65537
 
+// Registry is where the installations of a host keep who has which host ids.
+const Registry = "/run/outpost/ids"
+
 const (
 	firstID    = 1 << 28 // above what people and other container tools use; /etc/subuid ranges end far below
 	blockSlots = 1024    // ranges of one installation

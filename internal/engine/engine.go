@@ -4,7 +4,9 @@ package engine
 
 import (
 	"context"
-	"os"
+	"io"
+	"net"
+	"net/netip"
 
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/sandbox"
@@ -23,7 +25,7 @@ type Engine interface {
 	// Blank makes what of an ephemeral machine needs neither image nor limits, but for its disk_mb; a Start that is given it is so
 	// much sooner. Its machine is Pooled.
 	//
-	// Errors: those of Start that no image causes.
+	// Errors: those of Start that no image causes; NotSupported, the engine can't begin without them.
 	Blank(ctx context.Context, id string, diskMB int) (Blank, error)
 	// Recover takes over a living machine of a former daemon. Error Lost: it is not alive or does not answer.
 	Recover(ctx context.Context, h Handle) (Machine, error)
@@ -49,6 +51,7 @@ type MachineSpec struct {
 	Mounts     []Mount     // beside the layers
 	Egress     string      // none, public or allow; what comes of it is the node's to connect, by EgressInterface
 	Resolver   string      // the address of the DNS that programs find there; "" for none
+	Disk       string      // a block device with the machine's own ext4 file system; "": the engine makes one
 	Blank      Blank       `json:"-"` // of this ID and disk_mb; nil: none. It is Start's from then on, also where that fails
 	Again      bool        // a stateful machine of this ID was halted: it starts on its own disk, host ids and layers
 }
@@ -97,6 +100,14 @@ type Handle struct {
 	Stateful  bool
 }
 
+// Held is what one machine has on the host, alive or half made.
+type Held struct {
+	Machine   string   // "" for what no machine can be told of
+	SandboxID string   // "" where its record is gone
+	Things    []string // each named: "cgroup …", "folder …", "disk …", "loop device …", "process …"
+	Busy      bool     // a program runs in it, not the agent alone
+}
+
 // Machine is one isolated kernel-level thing that runs programs.
 type Machine interface {
 	Handle() Handle
@@ -116,8 +127,8 @@ type Machine interface {
 	Attach(ctx context.Context, m Mount) error
 	// Detach takes away what Attach showed at a path; what still uses it goes on. Error: Lost.
 	Detach(ctx context.Context, path string) error
-	// NetworkNamespace opens the one that the machine's packets are in.
-	NetworkNamespace() (*os.File, error)
+	// Network opens the inside of the machine's network. Error: Lost.
+	Network() (Network, error)
 	// Ping asks the agent whether it answers. Error: Lost.
 	Ping(ctx context.Context) error
 	// Memory is what the kernel counts for all of the machine, in bytes.
@@ -172,4 +183,29 @@ type Check struct {
 	Required bool
 	Found    string // what there is
 	Mend     string // what to do where it is not OK
+}
+
+// Network is the inside of one machine's network. Close lets go of it; the machine keeps it.
+type Network interface {
+	// Link makes the machine's one link beside its loopback. What is read from and written to it are whole IP packets.
+	Link(ctx context.Context, l LinkSpec) (Link, error)
+	// Dial connects to a server inside, one on its loopback included. network is tcp or udp.
+	Dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error)
+	// Listen listens inside (tcp4).
+	Listen(ctx context.Context, address string) (net.Listener, error)
+	Close() error
+}
+
+// LinkSpec says what a machine's link is like.
+type LinkSpec struct {
+	Name      string
+	MTU       int
+	Addresses []netip.Prefix // of the machine
+	Gateways  []netip.Addr   // one a family; they are the machine's way to everywhere
+}
+
+// Link is gone with Close, or after Leave with the machine.
+type Link interface {
+	io.ReadWriteCloser
+	Leave() error
 }

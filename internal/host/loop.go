@@ -74,6 +74,9 @@ func HasLoop(file string) (bool, error) {
 	if err := unix.Stat(file, &st); err != nil {
 		return false, err
 	}
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		return false, nil
+	}
 	used, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return false, err

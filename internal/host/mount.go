@@ -43,8 +43,8 @@ func (m *mounter) in(dir string, f func() error) error {
 	return <-done
 }
 
-// MountImage mounts an EROFS file read-only and gives a detached tree: from the file itself (kernel 6.12, on a disk file
-// system), else through a loop device.
+// MountImage mounts an EROFS file read-only and gives a detached tree: from the file itself (a block device; from kernel 6.12 on one on a
+// disk file system), else through a loop device.
 func (k *Kernel) MountImage(file string) (*os.File, error) {
 	if err := k.enter("mount image"); err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func (k *Kernel) MountImage(file string) (*os.File, error) {
 	if err == nil {
 		return f, nil
 	}
-	if err != unix.ENOTBLK && err != unix.EINVAL && err != unix.ENOENT {
+	if isDevice(file) || err != unix.ENOTBLK && err != unix.EINVAL && err != unix.ENOENT {
 		return nil, step("mount erofs", err)
 	}
 	loop, err := attachLoop(file, true)
@@ -78,10 +78,14 @@ func (k *Kernel) MountScratch(dir string) error {
 	return step("mount scratch", AttachTree(tree, dir))
 }
 
-// MountExt4 mounts an ext4 image file through an autoclearing loop device and gives a detached tree.
+// MountExt4 mounts an ext4 block device, or an image file through an autoclearing loop device, and gives a detached tree.
 func (k *Kernel) MountExt4(file string, options ...string) (*os.File, error) {
 	if err := k.enter("mount ext4"); err != nil {
 		return nil, err
+	}
+	if isDevice(file) {
+		f, err := FsMount("ext4", file, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID, options...)
+		return f, step("mount ext4", err)
 	}
 	loop, err := attachLoop(file, false)
 	if err != nil {
@@ -90,6 +94,12 @@ func (k *Kernel) MountExt4(file string, options ...string) (*os.File, error) {
 	defer loop.Close() // the mount holds it from now on
 	f, err := FsMount("ext4", loop.Name(), unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID, options...)
 	return f, step("mount ext4", err)
+}
+
+// isDevice: a guest's disks are devices already.
+func isDevice(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode()&os.ModeDevice != 0
 }
 
 // ShutdownExt4 makes the file system forget its dirty pages, so that a thrown-away disk is never written.
@@ -108,12 +118,25 @@ func (k *Kernel) CloneIDMapped(tree, userns *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, step("open_tree", err)
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		unix.Close(fd)
-		return nil, step("mount_setattr idmap", err)
+	clone := os.NewFile(uintptr(fd), "id-mapped layer")
+	if err := idMap(clone, userns); err != nil {
+		clone.Close()
+		return nil, err
 	}
-	return os.NewFile(uintptr(fd), "id-mapped layer"), nil
+	return clone, nil
+}
+
+// IDMap maps the ids of a mount that nobody has seen yet. It needs no copy, which before Linux 6.15 only an attached mount has.
+func (k *Kernel) IDMap(tree, userns *os.File) error {
+	if err := k.enter("id-map a disk"); err != nil {
+		return err
+	}
+	return idMap(tree, userns)
+}
+
+func idMap(tree, userns *os.File) error {
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
+	return step("mount_setattr idmap", unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH, &attr))
 }
 
 // CloneReadOnly gives a detached, read-only copy of the mount at a path, and whether it is a file. Only what lies on that
@@ -351,6 +374,19 @@ func EnterPrivateMounts() error {
 }
 
 var ownMounts string
+
+// OwnMounts says that the mount namespace is this process's: that of a guest's first one is nobody else's.
+func OwnMounts() error {
+	if os.Getpid() != 1 {
+		return fmt.Errorf("process %d is not the first of a guest", os.Getpid())
+	}
+	now, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return step("read the mount namespace", err)
+	}
+	ownMounts = now
+	return step("make mounts private", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+}
 
 // CheckPrivateMounts fails unless EnterPrivateMounts succeeded in this process: whoever mounts asks it first.
 func CheckPrivateMounts() error {

@@ -13,6 +13,7 @@ import (
 
 	"outpost.run/outpost/internal/host/netns"
 	"outpost.run/outpost/internal/network"
+	"outpost.run/outpost/internal/network/inside"
 	"outpost.run/outpost/internal/network/networktest"
 )
 
@@ -90,7 +91,7 @@ func BenchmarkConnect(b *testing.B) {
 	before := heap()
 	b.ResetTimer()
 	for _, ns := range namespaces {
-		l, err := n.Connect(b.Context(), ns, network.Egress{Mode: network.Public})
+		l, err := n.Connect(b.Context(), inside.New(kernel, &netns.Sockets{}, ns), network.Egress{Mode: network.Public})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
@@ -20,7 +21,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
-	"outpost.run/outpost/internal/host/netns"
+	"outpost.run/outpost/internal/engine"
 )
 
 // What a machine sees of its link, the same in each: nobody else ever sees these addresses.
@@ -39,8 +40,8 @@ const mtu = 9000
 
 const nicID = 1
 
-func device(name string, v6 bool) netns.Tun {
-	t := netns.Tun{Name: name, MTU: mtu, Addresses: []netip.Prefix{netip.PrefixFrom(machine4, 24)}, Gateways: []netip.Addr{gateway4}}
+func device(name string, v6 bool) engine.LinkSpec {
+	t := engine.LinkSpec{Name: name, MTU: mtu, Addresses: []netip.Prefix{netip.PrefixFrom(machine4, 24)}, Gateways: []netip.Addr{gateway4}}
 	if v6 {
 		t.Addresses = append(t.Addresses, netip.PrefixFrom(machine6, 64))
 		t.Gateways = append(t.Gateways, gateway6)
@@ -61,7 +62,7 @@ func newInner(l *Link, v6 bool) (*inner, error) {
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol},
 		RandSource:         randomness{},
 	})
-	in := &inner{s, &tunEnd{file: l.tun, v6: v6, ctx: l.ctx, pace: l.pace}}
+	in := &inner{s, &tunEnd{link: l.link, v6: v6, ctx: l.ctx, pace: l.pace}}
 	noAutoTuning := tcpip.TCPModerateReceiveBufferOption(false) // what a connection may hold is bounded by us
 	sack := tcpip.TCPSACKEnabled(true)
 	errs := []tcpip.Error{
@@ -125,9 +126,9 @@ func (randomness) Int63() int64   { return int64(rand.Uint64() >> 1) }
 func (randomness) Uint64() uint64 { return rand.Uint64() }
 func (randomness) Seed(int64)     {}
 
-// tunEnd is the stack's link: it reads packets from the tun's file and writes them there.
+// tunEnd is the stack's link: it reads packets from the machine's and writes them there.
 type tunEnd struct {
-	file    *os.File
+	link    engine.Link
 	v6      bool
 	ctx     context.Context
 	pace    *rate.Limiter // of packets, see packetRate
@@ -148,12 +149,31 @@ const (
 
 var packets = sync.Pool{New: func() any { return new([mtu]byte) }}
 
-// read takes a buffer only when there is a packet, so that an idle link holds none.
+// read hands on what the machine sends.
 func (e *tunEnd) read() {
-	raw, err := e.file.SyscallConn()
-	if err != nil {
+	if file, is := e.link.(syscall.Conn); is {
+		if raw, err := file.SyscallConn(); err == nil {
+			e.readFile(raw)
+		}
 		return
 	}
+	packet := make([]byte, mtu)
+	for left := 0; ; left-- {
+		if left == 0 {
+			if left = packetBatch; e.pace.WaitN(e.ctx, packetBatch) != nil {
+				return
+			}
+		}
+		n, err := e.link.Read(packet)
+		if err != nil { // closed
+			return
+		}
+		e.deliver(packet[:n])
+	}
+}
+
+// readFile takes a buffer only when there is a packet, so that an idle link holds none.
+func (e *tunEnd) readFile(raw syscall.RawConn) {
 	for left := 0; ; left-- {
 		if left == 0 {
 			if left = packetBatch; e.pace.WaitN(e.ctx, packetBatch) != nil {
@@ -219,7 +239,7 @@ func (e *tunEnd) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
 	for _, p := range list.AsSlice() {
 		v := p.ToView()
-		_, err := e.file.Write(v.AsSlice())
+		_, err := e.link.Write(v.AsSlice())
 		v.Release()
 		if err != nil {
 			if errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrClosed) {

@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,14 +23,12 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
-	"outpost.run/outpost/internal/host"
-	"outpost.run/outpost/internal/host/netns"
+	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/sandbox"
 )
 
 // Options are what a Network needs.
 type Options struct {
-	Kernel     *host.Kernel
 	Log        *slog.Logger
 	ResolvConf string        // the host's resolver configuration; "" is /etc/resolv.conf
 	Idle       time.Duration // after which a UDP session without traffic ends; 0 is 60 s
@@ -54,12 +51,10 @@ const (
 
 // Network is the egress and the ports of one node. All methods are safe for concurrent use.
 type Network struct {
-	kernel  *host.Kernel
 	log     *slog.Logger
 	idle    time.Duration
 	routes  *netlink.Handle // of the namespace that Open was called in
 	names   *upstream
-	inside  netns.Sockets
 	buffers budget // bytes of all links' connections together
 	links   budget // egress connections of all machines together
 	ports   budget // published ones
@@ -79,7 +74,7 @@ func Open(o Options) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the host's routes can't be asked: %w", err)
 	}
-	n := &Network{kernel: o.Kernel, log: o.Log, idle: o.Idle, routes: routes, names: newUpstream(o.ResolvConf), link: o.Interface, bind: o.Bind, first: o.First, last: o.Last}
+	n := &Network{log: o.Log, idle: o.Idle, routes: routes, names: newUpstream(o.ResolvConf), link: o.Interface, bind: o.Bind, first: o.First, last: o.Last}
 	if n.idle == 0 {
 		n.idle = time.Minute
 	}
@@ -100,7 +95,6 @@ func Open(o Options) (*Network, error) {
 func (n *Network) Close() {
 	n.closing.Do(func() {
 		n.routes.Close()
-		n.inside.Close()
 	})
 }
 
@@ -178,7 +172,7 @@ const (
 type Link struct {
 	net    *Network
 	rules  *rules
-	tun    *os.File
+	link   engine.Link
 	stack  *inner
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -192,11 +186,10 @@ type Link struct {
 	work   sync.WaitGroup // connections and questions under way
 }
 
-// Connect gives the machine that has the network namespace its egress. Under none there is nothing to give, and the
-// link is nil. ns is needed no longer when Connect has returned.
+// Connect gives a machine its egress. Under none there is nothing to give, and the link is nil.
 //
 // Errors: NotSupported, the host has no tun devices; Invalid, Allow has what is no destination; Internal.
-func (n *Network) Connect(_ context.Context, ns *os.File, e Egress) (*Link, error) {
+func (n *Network) Connect(ctx context.Context, inside engine.Network, e Egress) (*Link, error) {
 	if e.Mode == None {
 		return nil, nil
 	}
@@ -205,19 +198,19 @@ func (n *Network) Connect(_ context.Context, ns *os.File, e Egress) (*Link, erro
 		return nil, err
 	}
 	v6 := n.hasIPv6()
-	tun, err := netns.OpenTun(n.kernel, ns, device(n.link, v6))
-	if errors.Is(err, netns.ErrNoDevice) {
-		return nil, sandbox.Errorf(sandbox.NotSupported, err, "this host has no %s, which egress %s needs: ask for network.egress none, or have the operator run modprobe tun", netns.Device, e.Mode)
+	link, err := inside.Link(ctx, device(n.link, v6))
+	if _, typed := errors.AsType[*sandbox.Error](err); typed {
+		return nil, err
 	}
 	if err != nil {
 		return nil, sandbox.Errorf(sandbox.Internal, err, "the machine could not be connected to the network")
 	}
-	l := &Link{net: n, rules: r, tun: tun, rate: rate.NewLimiter(questionRate, questionBurst), pace: rate.NewLimiter(packetRate, packetBurst)}
+	l := &Link{net: n, rules: r, link: link, rate: rate.NewLimiter(questionRate, questionBurst), pace: rate.NewLimiter(packetRate, packetBurst)}
 	l.conns.most, l.asking.most = linkConnections, linkQuestions
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if l.stack, err = newInner(l, v6); err != nil {
 		l.cancel()
-		tun.Close()
+		link.Close()
 		return nil, sandbox.Errorf(sandbox.Internal, err, "the machine could not be connected to the network")
 	}
 	return l, nil
@@ -240,7 +233,7 @@ func (l *Link) Close() { l.end(func() {}) }
 // End does the same for a machine that ends, much faster: the interface, which nobody listens to any more, goes with the
 // machine's network namespace. Taken away alone it would cost all links of the host a wait for the kernel's grace periods.
 func (l *Link) End() {
-	l.end(func() { _ = netns.Leave(l.tun) })
+	l.end(func() { _ = l.link.Leave() })
 }
 
 func (l *Link) end(first func()) {
@@ -254,7 +247,7 @@ func (l *Link) end(first func()) {
 	if once {
 		l.cancel()
 		first()
-		l.tun.Close()
+		l.link.Close()
 		l.stack.close()
 	}
 	l.work.Wait()

@@ -11,6 +11,10 @@ import (
 	"golang.org/x/time/rate"
 )
 
+type aLink struct{ *os.File }
+
+func (aLink) Leave() error { return nil }
+
 // TestALinkIsReadAtItsPace: a machine that sends more than its link's pace is not read any faster, and its end is no wait.
 func TestALinkIsReadAtItsPace(t *testing.T) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -19,7 +23,7 @@ func TestALinkIsReadAtItsPace(t *testing.T) {
 	}
 	device, machine := os.NewFile(uintptr(pair[0]), "device"), os.NewFile(uintptr(pair[1]), "machine")
 	ctx, cancel := context.WithCancel(t.Context())
-	e := &tunEnd{file: device, ctx: ctx, pace: rate.NewLimiter(1000, 2*packetBatch)}
+	e := &tunEnd{link: aLink{device}, ctx: ctx, pace: rate.NewLimiter(1000, 2*packetBatch)}
 	e.reading.Go(e.read)
 	sent, ended := atomic.Int64{}, make(chan struct{})
 	go func() {

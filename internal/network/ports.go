@@ -3,19 +3,20 @@ package network
 import (
 	"context"
 	"errors"
+	"io"
 	"math"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"syscall"
 	"time"
 
+	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/sandbox"
 )
 
-// Target gives the network namespace of the machine that answers at a port now; nil for none.
-type Target func() *os.File
+// Target gives the inside of the machine that answers at a port now; nil for none.
+type Target func() engine.Network
 
 // Published is one open port.
 type Published struct {
@@ -234,13 +235,13 @@ func (p *Published) greedy() bool {
 
 // Dial connects to a server inside a machine by its loopback, IPv4 first: programs listen there by default, and all that
 // listen everywhere are found there, too.
-func (n *Network) Dial(ctx context.Context, ns *os.File, protocol string, port int) (net.Conn, error) {
-	if ns == nil {
+func (n *Network) Dial(ctx context.Context, inside engine.Network, protocol string, port int) (net.Conn, error) {
+	if inside == nil {
 		return nil, syscall.ECONNREFUSED
 	}
-	conn, err := n.inside.Dial(ctx, ns, protocol, netip.AddrPortFrom(loopback4, uint16(port)))
+	conn, err := inside.Dial(ctx, protocol, netip.AddrPortFrom(loopback4, uint16(port)))
 	if err != nil && ctx.Err() == nil {
-		if six, err6 := n.inside.Dial(ctx, ns, protocol, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(port))); err6 == nil {
+		if six, err6 := inside.Dial(ctx, protocol, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(port))); err6 == nil {
 			return six, nil
 		}
 	}
@@ -254,7 +255,7 @@ type through struct {
 	out *net.TCPConn
 
 	mu    sync.Mutex
-	in    *net.TCPConn
+	in    net.Conn
 	ended bool
 }
 
@@ -263,9 +264,11 @@ func (t *through) reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = true
-	for _, c := range []*net.TCPConn{t.out, t.in} {
+	for _, c := range []net.Conn{t.out, t.in} {
+		if tcp, is := c.(*net.TCPConn); is {
+			_ = tcp.SetLinger(0)
+		}
 		if c != nil {
-			_ = c.SetLinger(0)
 			c.Close()
 		}
 	}
@@ -280,7 +283,7 @@ func (t *through) run(p *Published) {
 		return
 	}
 	t.mu.Lock()
-	t.in = conn.(*net.TCPConn)
+	t.in = conn
 	ended := t.ended
 	t.mu.Unlock()
 	if ended {
@@ -295,13 +298,15 @@ func (t *through) run(p *Published) {
 	t.in.Close()
 }
 
-// pass copies one way by splice(2): no byte comes into this process. The end of one way is passed on alone.
-func (t *through) pass(to, from *net.TCPConn) {
-	if _, err := to.ReadFrom(from); err != nil {
+// pass copies one way, between sockets by splice(2): no byte comes into this process. The end of one way is passed on alone.
+func (t *through) pass(to, from net.Conn) {
+	if _, err := io.Copy(to, from); err != nil {
 		t.reset()
 		return
 	}
-	_ = to.CloseWrite()
+	if half, can := to.(interface{ CloseWrite() error }); can {
+		_ = half.CloseWrite()
+	}
 }
 
 // Connections are those that are open now; of udp, its sessions.

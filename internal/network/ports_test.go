@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/host/netns"
 	"outpost.run/outpost/internal/network"
 	"outpost.run/outpost/sandbox"
@@ -54,7 +55,7 @@ func echo(c *net.TCPConn) {
 
 func (m *machine) publish(n *network.Network, protocol string, port int) *network.Published {
 	m.t.Helper()
-	p, err := n.Publish(sandbox.NewID("ns_"), sandbox.Port{GuestPort: port, Protocol: protocol}, func() *os.File { return m.ns })
+	p, err := n.Publish(sandbox.NewID("ns_"), sandbox.Port{GuestPort: port, Protocol: protocol}, func() engine.Network { return m.inside })
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -146,7 +147,7 @@ func TestAResetIsPassedOn(t *testing.T) {
 func TestNobodyListensInside(t *testing.T) {
 	n := open(t, ports("127.0.0.1"))
 	m := newMachine(t, n, network.Egress{Mode: network.None})
-	none, err := n.Publish("default", sandbox.Port{GuestPort: 80, Protocol: "tcp"}, func() *os.File { return nil })
+	none, err := n.Publish("default", sandbox.Port{GuestPort: 80, Protocol: "tcp"}, func() engine.Network { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +174,7 @@ func TestAPortIsNeverConnectedToItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if c, err := n.Dial(t.Context(), m.ns, "tcp", 40000); !errors.Is(err, syscall.ECONNREFUSED) {
+		if c, err := n.Dial(t.Context(), m.inside, "tcp", 40000); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("tcp: %v, %v", c, err)
 		}
 	}
@@ -326,9 +327,9 @@ func TestPortsFollowTheMachine(t *testing.T) {
 	old, young := newMachine(t, n, network.Egress{Mode: network.None}), newMachine(t, n, network.Egress{Mode: network.None})
 	port := old.echoInside("127.0.0.1:0", "old")
 	young.echoInside("127.0.0.1:"+strconv.Itoa(port), "young")
-	var now atomic.Pointer[os.File]
-	now.Store(old.ns)
-	p, err := n.Publish("default", sandbox.Port{GuestPort: port, Protocol: "udp"}, now.Load)
+	var now atomic.Value
+	now.Store(old.inside)
+	p, err := n.Publish("default", sandbox.Port{GuestPort: port, Protocol: "udp"}, func() engine.Network { return now.Load().(engine.Network) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +338,7 @@ func TestPortsFollowTheMachine(t *testing.T) {
 	if who, _ := say(t, c, "1"); who != "old" {
 		t.Fatal(who)
 	}
-	now.Store(young.ns)
+	now.Store(young.inside)
 	if who, _ := say(t, c, "2"); who != "young" {
 		t.Errorf("the %s machine answers after its end", who)
 	}
@@ -353,7 +354,7 @@ func TestHostPorts(t *testing.T) {
 	n := open(t, ports("127.0.0.1"))
 	m := newMachine(t, n, network.Egress{Mode: network.None})
 	fixed := func(port int) error {
-		p, err := n.Publish(fmt.Sprint("of ", port), sandbox.Port{GuestPort: 80, HostPort: port, Protocol: "tcp"}, func() *os.File { return m.ns })
+		p, err := n.Publish(fmt.Sprint("of ", port), sandbox.Port{GuestPort: 80, HostPort: port, Protocol: "tcp"}, func() engine.Network { return m.inside })
 		if err == nil {
 			t.Cleanup(p.Close)
 		}
@@ -380,7 +381,7 @@ func TestHostPorts(t *testing.T) {
 		}
 		seen[p.Port.HostPort] = true
 	}
-	if _, err := n.Publish("default", sandbox.Port{GuestPort: 80, Protocol: "tcp"}, func() *os.File { return nil }); sandbox.CodeOf(err) != sandbox.Capacity {
+	if _, err := n.Publish("default", sandbox.Port{GuestPort: 80, Protocol: "tcp"}, func() engine.Network { return nil }); sandbox.CodeOf(err) != sandbox.Capacity {
 		t.Errorf("with all ports taken: %v", err)
 	}
 	m.publish(n, "udp", 80) // the other protocol's are its own
@@ -389,7 +390,7 @@ func TestHostPorts(t *testing.T) {
 // TestANamespaceHasItsShareOfThePorts: a quarter, of both protocols together, so that others find some.
 func TestANamespaceHasItsShareOfThePorts(t *testing.T) {
 	n := open(t, ports("127.0.0.1"))
-	none := func() *os.File { return nil }
+	none := func() engine.Network { return nil }
 	opened := map[int]*network.Published{}
 	port := func(i int) sandbox.Port {
 		return sandbox.Port{GuestPort: i, Protocol: []string{"tcp", "udp"}[i%2]}

@@ -3,26 +3,28 @@ package network
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"outpost.run/outpost/internal/engine"
 )
 
 // portSession is what one client of a published udp port has inside: a socket of its own, by which answers find back.
 type portSession struct {
 	pub    *Published
 	client netip.AddrPort
-	ns     *os.File // of the machine that it was begun for
+	target engine.Network // of the machine that it was begun for
 	last   atomic.Int64
 	alarm  *time.Timer
 	ending sync.Once
 
 	mu      sync.Mutex
-	inside  *net.UDPConn
+	inside  net.Conn
 	six     bool   // at the IPv6 loopback
 	settled bool   // something has answered
 	pending []byte // the last datagram, to be sent again by IPv6 if nobody listens on IPv4
@@ -51,24 +53,24 @@ func (p *Published) receive() {
 
 // session is the client's; without a machine or room there is none, and the datagram is lost.
 func (p *Published) session(client netip.AddrPort) *portSession {
-	ns := p.target()
+	target := p.target()
 	p.mu.Lock()
 	s := p.sessions[client]
 	p.mu.Unlock()
-	if s != nil && s.ns == ns {
+	if s != nil && s.target == target {
 		return s
 	}
 	if s != nil { // of a machine that has gone
 		s.end()
 	}
-	if ns == nil || p.greedy() || !p.conns.take(1) {
+	if target == nil || p.greedy() || !p.conns.take(1) {
 		return nil
 	}
 	if !p.net.ports.take(1) {
 		p.conns.give(1)
 		return nil
 	}
-	s = &portSession{pub: p, client: client, ns: ns}
+	s = &portSession{pub: p, client: client, target: target}
 	conn, err := s.dial(loopback4)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,14 +89,10 @@ func (p *Published) session(client netip.AddrPort) *portSession {
 	return s
 }
 
-func (s *portSession) dial(to netip.Addr) (*net.UDPConn, error) {
+func (s *portSession) dial(to netip.Addr) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.pub.ctx, insideTime)
 	defer cancel()
-	conn, err := s.pub.net.inside.Dial(ctx, s.ns, "udp", netip.AddrPortFrom(to, uint16(s.pub.Port.GuestPort)))
-	if err != nil {
-		return nil, err
-	}
-	return conn.(*net.UDPConn), nil
+	return s.target.Dial(ctx, "udp", netip.AddrPortFrom(to, uint16(s.pub.Port.GuestPort)))
 }
 
 func (s *portSession) send(b []byte) {
@@ -119,20 +117,34 @@ func (s *portSession) answer() {
 		if ended {
 			return
 		}
-		err := outerUDP{inside}.nextRaw(func(b []byte) {
+		err := nextInside(inside, func(b []byte) {
 			s.last.Store(time.Now().UnixNano())
 			s.mu.Lock()
 			s.settled, s.pending = true, nil
 			s.mu.Unlock()
 			_, _ = s.pub.socket.WriteToUDPAddrPort(b, s.client)
 		})
-		if errors.Is(err, syscall.ECONNREFUSED) && s.trySix() {
+		if (errors.Is(err, syscall.ECONNREFUSED) || err == io.EOF) && s.trySix() {
 			continue
 		}
 		if err != nil && !again(err) {
 			return
 		}
 	}
+}
+
+// nextInside waits for the next datagram of a server: of a socket without a buffer, of a guest's stream, which ends where nobody
+// listens, with one.
+func nextInside(c net.Conn, f func(b []byte)) error {
+	if socket, is := c.(*net.UDPConn); is {
+		return outerUDP{socket}.nextRaw(f)
+	}
+	b := make([]byte, 1<<16)
+	n, err := c.Read(b)
+	if err == nil {
+		f(b[:n])
+	}
+	return err
 }
 
 // trySix looks for the server at the other loopback, as long as nothing has answered.

@@ -21,21 +21,24 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 
+	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/host"
 	"outpost.run/outpost/internal/host/netns"
 	"outpost.run/outpost/internal/network"
+	"outpost.run/outpost/internal/network/inside"
 	"outpost.run/outpost/internal/network/networktest"
 )
 
 // The tests run in a network namespace of their own, which is the host's here.
 const (
-	inside   = "OUTPOST_NETWORK_TEST"
+	inWorld  = "OUTPOST_NETWORK_TEST"
 	hostOwn  = networktest.Host
 	host6    = networktest.Host6
 	everyone = networktest.Broadcast // the broadcast address of the host's network
 )
 
 var (
+	kernel = host.New()
 	world  *networktest.Internet
 	resolv string
 )
@@ -44,9 +47,9 @@ func TestMain(m *testing.M) {
 	if os.Geteuid() != 0 {
 		os.Exit(m.Run()) // each test skips
 	}
-	if os.Getenv(inside) == "" {
+	if os.Getenv(inWorld) == "" {
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-		cmd.Env = append(os.Environ(), inside+"=1")
+		cmd.Env = append(os.Environ(), inWorld+"=1")
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
 		if err := cmd.Run(); err != nil {
@@ -84,6 +87,7 @@ func makeWorld() error {
 type machine struct {
 	t       testing.TB
 	ns      *os.File
+	inside  engine.Network
 	link    *network.Link
 	sockets *netns.Sockets
 }
@@ -98,7 +102,7 @@ func needRoot(t testing.TB) {
 func open(t testing.TB, o network.Options) *network.Network {
 	t.Helper()
 	needRoot(t)
-	o.Kernel, o.Log, o.ResolvConf, o.Interface = host.New(), slog.New(slog.DiscardHandler), resolv, "egress0"
+	o.Log, o.ResolvConf, o.Interface = slog.New(slog.DiscardHandler), resolv, "egress0"
 	n, err := network.Open(o)
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +118,8 @@ func newMachine(t testing.TB, n *network.Network, e network.Egress) *machine {
 		t.Fatal(err)
 	}
 	m := &machine{t: t, ns: ns, sockets: &netns.Sockets{}}
-	if m.link, err = n.Connect(t.Context(), ns, e); err != nil {
+	m.inside = inside.New(kernel, m.sockets, ns)
+	if m.link, err = n.Connect(t.Context(), m.inside, e); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.link.Close(); m.sockets.Close(); ns.Close() })

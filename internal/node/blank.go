@@ -23,7 +23,7 @@ func (p pooledBlank) End() { p.n.later(func() { p.n.removeBlank(p.Blank) }) }
 // takeBlank takes the beginning of a machine of the recipe, for a namespace; nil: there is none. Where whole machines are kept it takes
 // one that is there, and lets none be made.
 func (n *Node) takeBlank(ctx context.Context, namespace string, r recipe, kept bool) engine.Blank {
-	if n.pool == nil || r.spec.Stateful {
+	if n.pool == nil || r.spec.Stateful || r.spec.Security.JailerEnabled {
 		return nil
 	}
 	key := fmt.Sprintf("blank %d", r.spec.Limits.DiskMB)

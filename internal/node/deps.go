@@ -103,11 +103,11 @@ func (n *Node) needsOf(ctx context.Context, b *box, e service.ExecSpec) (needs, 
 		x.layers = img.Layers
 	}
 	if len(others) > 0 {
-		if x.set, err = n.installer.Install(ctx, deps.Request{Namespace: b.spec.Namespace, Language: language, Image: img, Deps: others}); err != nil {
+		if x.set, err = n.installer.Install(ctx, deps.Request{Namespace: b.spec.Namespace, Language: language, Image: img, Deps: others, MicroVM: b.spec.Security.JailerEnabled}); err != nil {
 			return x, err
 		}
-		if b.spec.Mode == sandbox.Ephemeral && b.spec.Security.Preset == sandbox.Maximum {
-			x.mounts = []engine.Mount{x.mount(x.set.At)} // later its root can't be written, and has no place for it
+		if b.spec.Mode == sandbox.Ephemeral && (b.spec.Security.Preset == sandbox.Maximum || b.spec.Security.JailerEnabled) {
+			x.mounts = []engine.Mount{x.mount(x.set.At)} // later its root can't be written, and has no place for it; a guest has few spare drives
 		}
 	}
 	x.resolved = append(x.resolved, x.set.Resolved...)
@@ -232,7 +232,7 @@ func (n *Node) runAsRoot(ctx context.Context, b *box, m engine.Machine, words []
 	defer context.AfterFunc(ctx, func() { _ = place.Kill() })()
 	var said bytes.Buffer
 	exit, _, err := place.Run(agent.Run{Argv: words, Dir: "/", MaxOutput: 8 << 10},
-		agent.Feed{Stdout: io.Discard, Stderr: &said, Started: func() {}, Exited: func() {}})
+		agent.Feed{Stdout: io.Discard, Stderr: &said, Started: func() {}, Exited: func(agent.Exit) {}})
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -64,7 +65,7 @@ func (x *execution) starts(limit time.Duration) {
 	x.within(limit, endDeadline)
 }
 
-func (x *execution) exits() {
+func (x *execution) exits(agent.Exit) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.exited = time.Now()
@@ -261,8 +262,11 @@ func (x *execution) run(b *box, e service.ExecSpec, out service.Streams, began t
 	o.Isolation.Requested = nil
 	output := newTap(out)
 	feed := agent.Feed{
-		Stdin: e.Stdin, Stdout: output.stdout(), Stderr: output.stderr(),
+		Stdout: output.stdout(), Stderr: output.stderr(),
 		Started: func() { x.starts(time.Duration(e.Limits.TimeoutMS) * time.Millisecond) }, Exited: x.exits,
+	}
+	if len(e.Stdin) > 0 {
+		feed.Stdin = bytes.NewReader(e.Stdin)
 	}
 	for _, f := range e.Files {
 		feed.Files = append(feed.Files, agent.File(f))

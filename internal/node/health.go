@@ -110,7 +110,7 @@ func (p *patient) command(ctx context.Context, m engine.Machine) error {
 	defer place.Close()
 	defer context.AfterFunc(ctx, func() { _ = place.Kill() })()
 	run := agent.Run{Argv: b.spec.Health.Command, Env: environment(b, nil), Dir: b.spec.WorkingDir, MaxOutput: 4 << 10}
-	exit, _, err := place.Run(run, agent.Feed{Stdout: io.Discard, Stderr: io.Discard, Started: func() {}, Exited: func() {}})
+	exit, _, err := place.Run(run, agent.Feed{Stdout: io.Discard, Stderr: io.Discard, Started: func() {}, Exited: func(agent.Exit) {}})
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("it did not end in time")

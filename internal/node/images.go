@@ -158,9 +158,7 @@ func (n *Node) sweepImages() {
 			n.log.Info("images unused for longest were removed", "images", removed)
 		}
 	}
-	if e, ok := n.engine.(interface{ DropLayers() }); ok {
-		e.DropLayers()
-	}
+	n.engine.DropLayers()
 	if err != nil {
 		n.log.Error("the image store could not be swept", "error", err)
 	}

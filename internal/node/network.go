@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"net"
-	"os"
 	"time"
 
 	"outpost.run/outpost/internal/engine"
@@ -13,9 +12,9 @@ import (
 
 // wire is what a living machine has of the network's.
 type wire struct {
-	ns     *os.File      // its network namespace
-	link   *network.Link // nil under egress none
-	linked bool          // it has the way out that it may have
+	inside engine.Network // nil: it is not connected
+	link   *network.Link  // nil under egress none
+	linked bool           // it has the way out that it may have
 }
 
 // connect gives a new machine the way out that it may have; it is called before anything runs in it.
@@ -40,12 +39,12 @@ func (n *Node) wire(ctx context.Context, way sandbox.Network, m engine.Machine) 
 	if w.linked {
 		return nil
 	}
-	if w.ns == nil {
-		if w.ns, err = m.NetworkNamespace(); err != nil {
+	if w.inside == nil {
+		if w.inside, err = m.Network(); err != nil {
 			return err
 		}
 	}
-	w.link, err = n.net.Connect(ctx, w.ns, network.Egress{Mode: way.Egress, Allow: way.Allow})
+	w.link, err = n.net.Connect(ctx, w.inside, network.Egress{Mode: way.Egress, Allow: way.Allow})
 	w.linked = err == nil
 	n.mu.Lock()
 	n.wires[id] = w
@@ -87,7 +86,7 @@ const noNetwork = "a living machine can't be connected to the network; it is tri
 func (n *Node) disconnect(m engine.Machine) {
 	if w, ok := n.unwire(m.Handle().ID); ok {
 		w.link.End()
-		w.ns.Close()
+		w.inside.Close()
 	}
 }
 
@@ -107,21 +106,21 @@ func (n *Node) hangUp() {
 	n.mu.Unlock()
 	for _, w := range wires {
 		w.link.Close()
-		w.ns.Close()
+		w.inside.Close()
 	}
 	n.net.Close()
 }
 
-// namespaceOf is nil for a machine that is not connected.
-func (n *Node) namespaceOf(m engine.Machine) *os.File {
+// insideOf is nil for a machine that is not connected.
+func (n *Node) insideOf(m engine.Machine) engine.Network {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.wires[m.Handle().ID].ns
+	return n.wires[m.Handle().ID].inside
 }
 
 // dial reaches a tcp server inside a machine, one on its loopback included.
 func (n *Node) dial(ctx context.Context, m engine.Machine, port int) (net.Conn, error) {
-	return n.net.Dial(ctx, n.namespaceOf(m), "tcp", port)
+	return n.net.Dial(ctx, n.insideOf(m), "tcp", port)
 }
 
 // resolver is where the sandbox's programs find their DNS; under none there is none at all.

@@ -42,7 +42,7 @@ type Images interface {
 
 // Node implements service.Runtime on one host.
 type Node struct {
-	engine   engine.Engine
+	engine   engines
 	images   Images
 	defaults map[string]bool // Config.Default
 	budget   int64
@@ -108,7 +108,8 @@ func newBox(s service.SandboxSpec) *box {
 
 // Config is what a Node stands on.
 type Config struct {
-	Engine  engine.Engine
+	Engine  engine.Engine // of containers
+	MicroVM microVM       // of machines with Security.JailerEnabled; nil: there are none
 	Images  Images
 	Default []string      // references of the languages' images: everyone's, and never pruned
 	Budget  int64         // bytes of layers; 0: no limit
@@ -124,7 +125,7 @@ type Config struct {
 
 // New makes a node; Sync must be called before anything else.
 func New(c Config) *Node {
-	n := &Node{engine: c.Engine, images: c.Images, defaults: map[string]bool{}, budget: c.Budget, using: map[string]int{}, disks: c.Volumes, net: c.Network, wires: map[string]wire{}, gpus: c.GPUs, compiled: c.Compiled, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
+	n := &Node{engine: engines{c.Engine, c.MicroVM}, images: c.Images, defaults: map[string]bool{}, budget: c.Budget, using: map[string]int{}, disks: c.Volumes, net: c.Network, wires: map[string]wire{}, gpus: c.GPUs, compiled: c.Compiled, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	for _, ref := range c.Default {
 		n.defaults[image.Canonical(ref)] = true
@@ -265,9 +266,7 @@ func (n *Node) Close(ctx context.Context, stopAll bool) error {
 			n.unpublish(b)
 		}
 		n.hangUp()
-		if e, ok := n.engine.(interface{ Close() }); ok {
-			e.Close()
-		}
+		n.engine.Close()
 		return nil
 	case <-ctx.Done():
 		return sandbox.Errorf(sandbox.Internal, ctx.Err(), "machines are still being removed")

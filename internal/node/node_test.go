@@ -89,7 +89,7 @@ func (i *install) open() *node.Node {
 	}
 	i.t.Cleanup(i.engine.Close)
 	log := slog.New(slog.NewTextHandler(i.t.Output(), nil))
-	wires, err := network.Open(network.Options{Kernel: host.New(), Log: log, Interface: engine.EgressInterface, Bind: netip.MustParseAddr("127.0.0.1"), First: 32000, Last: 32099})
+	wires, err := network.Open(network.Options{Log: log, Interface: engine.EgressInterface, Bind: netip.MustParseAddr("127.0.0.1"), First: 32000, Last: 32099})
 	if err != nil {
 		i.t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"outpost.run/outpost/internal/engine"
@@ -29,15 +28,15 @@ func (n *Node) publish(_ context.Context, b *box) error {
 }
 
 func (n *Node) open(b *box, port sandbox.Port) (*network.Published, error) {
-	return n.net.Publish(b.spec.Namespace, port, func() *os.File { return n.answering(b) })
+	return n.net.Publish(b.spec.Namespace, port, func() engine.Network { return n.answering(b) })
 }
 
 func (n *Node) reopen(b *box, port sandbox.Port) (*network.Published, error) {
-	return n.net.Republish(b.spec.Namespace, port, func() *os.File { return n.answering(b) })
+	return n.net.Republish(b.spec.Namespace, port, func() engine.Network { return n.answering(b) })
 }
 
-// answering is the network namespace of the machine that answers at a sandbox's ports; nil for none.
-func (n *Node) answering(b *box) *os.File {
+// answering is the inside of the machine that answers at a sandbox's ports; nil for none.
+func (n *Node) answering(b *box) engine.Network {
 	b.mu.Lock()
 	m := b.answers
 	if b.spec.Mode == sandbox.Stateful {
@@ -47,7 +46,7 @@ func (n *Node) answering(b *box) *os.File {
 	if m == nil {
 		return nil
 	}
-	return n.namespaceOf(m)
+	return n.insideOf(m)
 }
 
 // answer lets an ephemeral sandbox's ports lead to the machine of one exec; done ends that.

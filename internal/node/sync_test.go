@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -118,11 +117,11 @@ func (e severed) Recover(ctx context.Context, h engine.Handle) (engine.Machine, 
 	return severedMachine{m, e.left}, err
 }
 
-func (m severedMachine) NetworkNamespace() (*os.File, error) {
+func (m severedMachine) Network() (engine.Network, error) {
 	if m.left.Add(-1) >= 0 {
 		return nil, errors.New("no more descriptors")
 	}
-	return m.Machine.NetworkNamespace()
+	return m.Machine.Network()
 }
 
 func TestAMachineWithoutItsNetworkLivesOn(t *testing.T) {

@@ -109,7 +109,7 @@ func (p Policy) verdict(r sandbox.CreateRequest, faults, below sandbox.Faults, s
 	if err := p.checkLanguage(*r.Language); err != nil {
 		return err
 	}
-	if s.JailerEnabled {
+	if s.JailerEnabled && p.MicroVM != "" {
 		f := sandbox.Faults{{Field: "security.jailer_enabled", Reason: p.MicroVM}}
 		return f.Err(sandbox.MicroVMUnavailable)
 	}

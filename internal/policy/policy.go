@@ -17,7 +17,8 @@ type Policy struct {
 	Maximum              Maximum           // what no request goes over
 	Quota                Quota             // what one namespace may have in all
 	Images               map[string]string // by language; a language without an image is not served
-	MicroVM              string            // why no microVM can be had here, and what mends it
+	MicroVM              string            // why no microVM can be had here, and what mends it; "": it can
+	MicroVMDefault       bool              // a request that says nothing of a jailer gets a microVM
 }
 
 // Maximum is the most that one request may ask for.

@@ -33,7 +33,7 @@ func (p Policy) security(r *sandbox.SecurityRequest, faults, below *sandbox.Faul
 			below.Add("security.preset", "%s is below the operator's floor, which is %s", preset, p.Floor)
 		}
 	}
-	s := sandbox.Security{SeccompEnabled: true, User: presetUser[preset], Preset: preset}
+	s := sandbox.Security{SeccompEnabled: true, JailerEnabled: p.MicroVMDefault, User: presetUser[preset], Preset: preset}
 	if r.SeccompEnabled != nil && !*r.SeccompEnabled {
 		s.SeccompEnabled = false
 		if !p.AllowSeccompDisabled {

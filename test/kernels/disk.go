@@ -13,8 +13,7 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/cavaliergopher/cpio"
-
+	"outpost.run/outpost/internal/guestos"
 	"outpost.run/outpost/test/kernels/plan"
 )
 
@@ -27,40 +26,18 @@ const testDir = "/var/test"
 // diskSize is the guest's root disk; sparse on the host.
 const diskSize = "6G"
 
-// writeInitramfs packs the init and the modules, in the order in which they are loaded.
-func writeInitramfs(path, init string, mods []module) error {
+// writeInitramfs packs the init and the modules.
+func writeInitramfs(path, init string, mods []guestos.Module) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	w := cpio.NewWriter(f)
-	add := func(name string, mode cpio.FileMode, data []byte) {
-		if err != nil {
-			return
-		}
-		if err = w.WriteHeader(&cpio.Header{Name: name, Mode: mode, Size: int64(len(data))}); err == nil {
-			_, err = w.Write(data)
-		}
-	}
 	program, err := os.ReadFile(init)
 	if err != nil {
 		return err
 	}
-	for _, d := range []string{"dev", "disk", "modules"} {
-		add(d, cpio.TypeDir|0o755, nil)
-	}
-	add("init", cpio.TypeReg|0o755, program)
-	var order bytes.Buffer
-	for _, m := range mods {
-		add("modules/"+m.name+".ko", cpio.TypeReg|0o644, m.data)
-		fmt.Fprintln(&order, m.name)
-	}
-	add("modules/order", cpio.TypeReg|0o644, order.Bytes())
-	if err != nil {
-		return fmt.Errorf("write the initramfs: %w", err)
-	}
-	return w.Close()
+	return guestos.WriteInitramfs(f, program, mods, "disk")
 }
 
 // file is something of the host that the guest gets: a file or a folder.

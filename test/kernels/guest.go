@@ -15,15 +15,17 @@ import (
 	"sync"
 	"syscall"
 
+	"outpost.run/outpost/test/kernels/cache"
 	"outpost.run/outpost/test/kernels/plan"
 )
 
 // guest is one virtual machine that runs one plan.
 type guest struct {
 	qemu     []string
-	kernel   *kernel
+	kernel   *cache.Kernel
 	initrd   string
 	disk     string
+	cpu      string
 	memoryMB int
 	cpus     int
 	dir      string // for the test line's socket
@@ -38,11 +40,11 @@ func (g *guest) run(ctx context.Context, line func(string)) error {
 		return err
 	}
 	defer l.Close()
-	args := append(g.qemu[1:], "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off",
+	args := append(g.qemu[1:], "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", g.cpu,
 		"-m", strconv.Itoa(g.memoryMB), "-smp", strconv.Itoa(g.cpus),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", g.kernel.image, "-initrd", g.initrd,
-		"-append", "console=ttyS0 panic=-1 loglevel=6 random.trust_cpu=on mitigations=off",
+		"-kernel", g.kernel.Image, "-initrd", g.initrd,
+		"-append", "console=ttyS0 panic=-1 loglevel=6 random.trust_cpu=on mitigations=off kvm_amd.nested=0",
 		"-drive", "if=none,id=root,format=raw,cache=unsafe,file="+g.disk, "-device", "virtio-blk-pci,drive=root",
 		"-serial", "stdio", "-chardev", "socket,id=tests,path="+socket, "-serial", "chardev:tests")
 	cmd := exec.CommandContext(ctx, g.qemu[0], args...)

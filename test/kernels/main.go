@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"outpost.run/outpost/test/kernels/cache"
 	"outpost.run/outpost/test/kernels/plan"
 )
 
@@ -28,7 +29,7 @@ type options struct {
 	kernels, tests, files, tools, modules, env several
 	memoryMB, cpus                             int
 	timeout                                    time.Duration
-	events, expect, image                      string
+	events, expect, image, cpu                 string
 	args                                       []string
 }
 
@@ -47,6 +48,7 @@ func main() {
 	flag.Var(&o.modules, "module", "a kernel module to load beside the usual ones; may be repeated")
 	flag.Var(&o.env, "env", "NAME=VALUE for the tests; may be repeated")
 	flag.IntVar(&o.memoryMB, "memory", 2048, "the guest's memory in MiB")
+	flag.StringVar(&o.cpu, "cpu", "max,la57=off", "the guest's processor, in QEMU's words; EPYC,+svm,+npt has KVM, with --module kvm_amd")
 	flag.IntVar(&o.cpus, "cpus", 2, "the guest's CPUs")
 	flag.DurationVar(&o.timeout, "timeout", 10*time.Minute, "limit for each kernel, boot included")
 	flag.StringVar(&o.events, "json", "", "a file for the tests' events in the form of go test -json")
@@ -87,7 +89,7 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 		defer f.Close()
 		events = f
 	}
-	c, err := openCache(out)
+	c, err := cache.Open(out)
 	if err != nil {
 		return false, err
 	}
@@ -102,20 +104,20 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 	return good, nil
 }
 
-func runKernel(ctx context.Context, c *cache, version string, o options, out, events io.Writer) (bool, error) {
-	qemu, err := c.qemu(ctx)
+func runKernel(ctx context.Context, c *cache.Cache, version string, o options, out, events io.Writer) (bool, error) {
+	qemu, err := c.QEMU(ctx)
 	if err != nil {
 		return false, err
 	}
-	k, err := c.kernel(ctx, version)
+	k, err := c.Kernel(ctx, version)
 	if err != nil {
 		return false, err
 	}
-	mods, err := k.closure(append(defaultModules, o.modules...))
+	mods, err := k.Closure(append(defaultModules, o.modules...))
 	if err != nil {
 		return false, err
 	}
-	dir, err := os.MkdirTemp(c.dir, "run-*")
+	dir, err := os.MkdirTemp(c.Dir, "run-*")
 	if err != nil {
 		return false, err
 	}
@@ -145,10 +147,10 @@ func runKernel(ctx context.Context, c *cache, version string, o options, out, ev
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("limit %v", o.timeout))
 	defer cancel()
-	fmt.Fprintf(out, "kernels: booting Linux %s, %d CPUs, %d MiB, in software\n", k.release, o.cpus, o.memoryMB)
+	fmt.Fprintf(out, "kernels: booting Linux %s, %d CPUs, %d MiB, in software\n", k.Release, o.cpus, o.memoryMB)
 	var collected bytes.Buffer
 	r := &report{started: time.Now(), echo: out, events: io.MultiWriter(&collected, events)}
-	g := guest{qemu: qemu, kernel: k, initrd: initrd, disk: disk, memoryMB: o.memoryMB, cpus: o.cpus, dir: dir}
+	g := guest{qemu: qemu, kernel: k, initrd: initrd, disk: disk, cpu: o.cpu, memoryMB: o.memoryMB, cpus: o.cpus, dir: dir}
 	guestErr := g.run(ctx, r.line)
 	r.close()
 	if r.err != nil {
@@ -158,7 +160,7 @@ func runKernel(ctx context.Context, c *cache, version string, o options, out, ev
 	if err != nil {
 		return false, err
 	}
-	failed := list(out, k.release, all)
+	failed := list(out, k.Release, all)
 	if o.expect != "" {
 		differences, err := o.differences(all)
 		if err != nil {
@@ -172,7 +174,7 @@ func runKernel(ctx context.Context, c *cache, version string, o options, out, ev
 	for _, f := range r.failed {
 		fmt.Fprintln(out, "kernels:", f)
 	}
-	fmt.Fprintf(out, "kernels: the guest of Linux %s took %.1f s\n", k.release, time.Since(r.started).Seconds())
+	fmt.Fprintf(out, "kernels: the guest of Linux %s took %.1f s\n", k.Release, time.Since(r.started).Seconds())
 	return failed == 0 && len(r.failed) == 0, guestErr
 }
 

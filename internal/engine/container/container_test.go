@@ -297,11 +297,11 @@ func TestEgressIsReadFromTheKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Stop(context.WithoutCancel(t.Context())) //nolint:errcheck // the install's end looks
-	ns, err := m.NetworkNamespace()
+	network, err := m.Network()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.Close()
+	defer network.Close()
 	says := func(when string, missing ...string) {
 		t.Helper()
 		i := m.Isolation()
@@ -312,11 +312,11 @@ func TestEgressIsReadFromTheKernel(t *testing.T) {
 	says("without its link", "egress_filtered")
 	link := func(name, address string, gateways ...netip.Addr) {
 		t.Helper()
-		f, err := netns.OpenTun(host.New(), ns, netns.Tun{Name: name, MTU: 1500, Addresses: []netip.Prefix{netip.MustParsePrefix(address)}, Gateways: gateways})
+		l, err := network.Link(t.Context(), engine.LinkSpec{Name: name, MTU: 1500, Addresses: []netip.Prefix{netip.MustParsePrefix(address)}, Gateways: gateways})
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { f.Close() })
+		t.Cleanup(func() { l.Close() })
 	}
 	link(engine.EgressInterface, "10.0.0.2/24", netip.MustParseAddr("10.0.0.1"))
 	says("with its link")

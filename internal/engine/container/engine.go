@@ -3,6 +3,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 	"outpost.run/outpost/internal/disk"
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/host"
+	"outpost.run/outpost/internal/host/netns"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -35,6 +37,7 @@ type Engine struct {
 	agent  *os.File
 
 	launcher *host.Launcher // of agents
+	sockets  netns.Sockets  // in machines
 	images   imageMounts
 	afloat   bool   // roots are made of trees that are attached nowhere
 	broken   string // a protection that tests leave out, to see that isolation says so
@@ -49,11 +52,12 @@ type Engine struct {
 type Options struct {
 	Kernel       *host.Kernel
 	DataDir      string
-	Installation string      // the mark of everything it makes
-	Disks        *disk.Maker // nil: one of the engine's own, without a budget
-	Registry     string      // of host id blocks, shared by all installations of a host; "" is /run/outpost/ids
-	Break        string      // tests only: the isolation not to put in force
-	Attach       bool        // tests only: make roots as kernels before 6.15 must
+	Installation string       // the mark of everything it makes
+	Disks        *disk.Maker  // nil: one of the engine's own, without a budget
+	Ranges       *disk.Ranges // nil: of the engine's own
+	Registry     string       // without Ranges: of host id blocks, shared by all installations of a host; "" is disk.Registry
+	Break        string       // tests only: the isolation not to put in force
+	Attach       bool         // tests only: make roots as kernels before 6.15 must
 
 	Observe func(phase string, took time.Duration) // hears of each step of a machine's making, and of its stop; nil: nobody does
 }
@@ -69,9 +73,6 @@ func Open(o Options) (*Engine, error) {
 	groups, err := host.FindHierarchies()
 	if err != nil {
 		return nil, err
-	}
-	if o.Registry == "" {
-		o.Registry = "/run/outpost/ids"
 	}
 	e := &Engine{kernel: o.Kernel, groups: groups, root: groups.Group("outpost-" + o.Installation),
 		dir: filepath.Join(o.DataDir, "run"), disks: filepath.Join(o.DataDir, "disks"), afloat: host.CanOverlayDetached() && !o.Attach, broken: o.Break, found: map[string]int{}}
@@ -99,8 +100,10 @@ func Open(o Options) (*Engine, error) {
 	if err := e.maker.Watch(e.disks); err != nil {
 		return nil, err
 	}
-	if e.ranges, err = disk.NewRanges(o.Registry, o.Installation, o.DataDir); err != nil {
-		return nil, err
+	if e.ranges = o.Ranges; e.ranges == nil {
+		if e.ranges, err = disk.NewRanges(cmp.Or(o.Registry, disk.Registry), o.Installation, o.DataDir); err != nil {
+			return nil, err
+		}
 	}
 	if e.agent, err = host.SealedFile("outpost-agent", agentBinary); err != nil {
 		return nil, err
@@ -127,6 +130,7 @@ func (e *Engine) Close() {
 	e.maker.Forget(e.disks)
 	_ = e.kernel.Detach(e.memory)
 	e.launcher.Close()
+	e.sockets.Close()
 	e.agent.Close()
 	_ = e.launchers().RemoveEmpty()
 	_ = e.root.RemoveEmpty() // stays where machines are in it

@@ -8,20 +8,13 @@ import (
 	"strconv"
 	"strings"
 
+	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/host"
 )
 
-// Held is what one machine has on the host, alive or half made.
-type Held struct {
-	Machine   string   // "" for what no machine can be told of
-	SandboxID string   // "" where its record is gone
-	Things    []string // each named: "cgroup …", "folder …", "disk …", "loop device …", "process …"
-	Busy      bool     // a program runs in it, not the agent alone
-}
-
 // FindHeld lists what carries an installation's mark on this host. It changes nothing and needs no Engine. daemon is the pid of
 // the one that runs, 0 for none: only through it can be seen what it keeps in memory.
-func FindHeld(dataDir, installation string, daemon int) ([]Held, error) {
+func FindHeld(dataDir, installation string, daemon int) ([]engine.Held, error) {
 	groups, err := host.FindHierarchies()
 	if err != nil {
 		return nil, err
@@ -31,14 +24,14 @@ func FindHeld(dataDir, installation string, daemon int) ([]Held, error) {
 	if memory := resolved(filepath.Join(dataDir, "mounts")); daemon > 0 {
 		reader.memory = filepath.Join("/proc", strconv.Itoa(daemon), "root", memory)
 	}
-	found := map[string]*Held{}
+	found := map[string]*engine.Held{}
 	add := func(id, format string, args ...any) {
 		if !strings.HasPrefix(id, "m_") {
 			return
 		}
 		if found[id] == nil {
 			r, _ := reader.readRecord(id) // of an ephemeral one without a daemon there is none
-			found[id] = &Held{Machine: id, SandboxID: r.SandboxID}
+			found[id] = &engine.Held{Machine: id, SandboxID: r.SandboxID}
 		}
 		found[id].Things = append(found[id].Things, fmt.Sprintf(format, args...))
 	}
@@ -67,7 +60,7 @@ func FindHeld(dataDir, installation string, daemon int) ([]Held, error) {
 			add(strings.TrimSuffix(filepath.Base(file), ".img"), "loop device %s", device)
 		}
 	}
-	all := make([]Held, 0, len(found))
+	all := make([]engine.Held, 0, len(found))
 	for _, h := range found {
 		all = append(all, *h)
 	}

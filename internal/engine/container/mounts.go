@@ -10,6 +10,7 @@ import (
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/host"
+	"outpost.run/outpost/internal/network/inside"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -43,8 +44,8 @@ func (m *machine) Detach(ctx context.Context, path string) error {
 	return conn.Unmount(path)
 }
 
-// NetworkNamespace implements engine.Machine.
-func (m *machine) NetworkNamespace() (*os.File, error) {
+// Network implements engine.Machine.
+func (m *machine) Network() (engine.Network, error) {
 	ns, err := m.namespace("net")
 	if err != nil {
 		return nil, sandbox.Errorf(sandbox.Lost, err, "the machine was lost")
@@ -53,7 +54,7 @@ func (m *machine) NetworkNamespace() (*os.File, error) {
 		ns.Close()
 		return nil, sandbox.Errorf(sandbox.Lost, nil, "the machine was lost")
 	}
-	return ns, nil
+	return inside.New(m.e.kernel, &m.e.sockets, ns), nil
 }
 
 func (m *machine) namespace(kind string) (*os.File, error) {
@@ -134,8 +135,11 @@ func (m *machine) diskTree(ctx context.Context, image string, userns *os.File) (
 	if err != nil {
 		return nil, err
 	}
-	defer tree.Close()
-	return m.e.kernel.CloneIDMapped(tree, userns)
+	if err := m.e.kernel.IDMap(tree, userns); err != nil {
+		tree.Close()
+		return nil, err
+	}
+	return tree, nil
 }
 
 // free waits until nothing has the image mounted any more: what its last machine wrote is being written to the host's disk.

@@ -61,7 +61,10 @@ func (m *machine) make(ctx context.Context, phases []phase) error {
 // begin are the phases that need no image.
 func (m *machine) begin(again bool) []phase {
 	claim, disk := m.claim, m.makeDisk
-	if again {
+	switch {
+	case m.spec.Disk != "": // all that a machine left is on it
+		disk = m.mountDisk
+	case again:
 		claim, disk = m.claimAgain, m.mountDisk
 	}
 	apart := m.together([]phase{{"agent", m.startAgent}}, []phase{{"groups", m.makeGroups}, {"disk", disk}})
@@ -124,7 +127,7 @@ func (m *machine) claim(_ context.Context, undo *host.Undo) error {
 }
 
 func (m *machine) makeDirs() error {
-	if m.spec.Stateful && !m.spec.Again {
+	if m.spec.Stateful && (!m.spec.Again || m.spec.Disk != "") {
 		if err := m.e.kernel.MakeDir(m.dir()); err != nil {
 			return err
 		}
@@ -218,8 +221,12 @@ func (m *machine) makeDisk(ctx context.Context, undo *host.Undo) error {
 
 func (m *machine) mountDisk(ctx context.Context, undo *host.Undo) (err error) {
 	k := m.e.kernel
+	device := m.spec.Disk
+	if device == "" {
+		device = m.e.diskPath(m.spec.ID)
+	}
 	if m.spec.Again {
-		if err := free(ctx, m.e.diskPath(m.spec.ID)); err != nil {
+		if err := free(ctx, device); err != nil {
 			return err
 		}
 	}
@@ -227,7 +234,7 @@ func (m *machine) mountDisk(ctx context.Context, undo *host.Undo) (err error) {
 	if !m.spec.Stateful {
 		options = append(options, "barrier=0", "noload")
 	}
-	if m.tree, err = k.MountExt4(m.e.diskPath(m.spec.ID), options...); err != nil {
+	if m.tree, err = k.MountExt4(device, options...); err != nil {
 		return err
 	}
 	undo.Add(func() { m.tree.Close() })

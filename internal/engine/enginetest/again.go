@@ -2,6 +2,7 @@ package enginetest
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"outpost.run/outpost/internal/engine"
@@ -42,10 +43,28 @@ var again = []testCase{
 			s.t.Errorf("start again: %v", err)
 		}
 	}},
+	{"a disk keeps what machines write, one after the other", func(s *suite) {
+		disk := filepath.Join(s.t.TempDir(), "disk.img")
+		if out, err := exec.Command("mkfs.ext4", "-q", disk, "16M").CombinedOutput(); err != nil {
+			s.t.Fatalf("mkfs.ext4: %v: %s", err, out)
+		}
+		with := func(x *engine.MachineSpec) {
+			x.Mounts = []engine.Mount{{Kind: engine.DiskMount, Source: disk, Path: "/data"}}
+		}
+		m := s.start(stateful, with)
+		s.says(m, "import os; open('/data/f', 'w').write('x'); print(os.stat('/data').st_uid)", "1000")
+		if err := m.Halt(s.t.Context()); err != nil { // as a stopped one: what was written is on the disk
+			s.t.Fatal(err)
+		}
+		s.says(s.start(stateful, with), "import os; print(open('/data/f').read(), os.stat('/data/f').st_uid)", "x 1000")
+	}},
 	{"a machine sees devices, files and links of the host, and can't write to the files", func(s *suite) {
 		dir := s.t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "f"), []byte("of the host"), 0o666); err != nil {
 			s.t.Fatal(err)
+		}
+		if s.guests {
+			s.t.Skip("a guest sees nothing of its host")
 		}
 		m := s.start(func(x *engine.MachineSpec) {
 			x.Mounts = []engine.Mount{

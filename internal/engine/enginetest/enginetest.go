@@ -3,6 +3,7 @@ package enginetest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -23,12 +24,18 @@ type Subject struct {
 	Open   func(t *testing.T) engine.Engine // a fresh one, with nothing on its host
 	Reopen func(t *testing.T) engine.Engine // as after a restart of the daemon: the same installation
 	Layers []string                         // of the default Python image
+	Guests bool                             // machines have kernels of their own
+	AtOnce int                              // so many machines are made at once; 0: 6
+	Lacks  []string                         // protections that can't be had where the tests run, and that the engine must say are missing
 }
 
 type suite struct {
 	t      *testing.T
 	e      engine.Engine
 	layers []string
+	lacks  []string
+	atOnce int
+	guests bool
 	reopen func() engine.Engine
 	spec   engine.MachineSpec // of the last machine that start made
 }
@@ -43,7 +50,7 @@ func Run(t *testing.T, s Subject) {
 					t.Errorf("left on the host: %v (%v)", left, err)
 				}
 			})
-			c.run(&suite{t: t, e: e, layers: s.Layers, reopen: func() engine.Engine { return s.Reopen(t) }})
+			c.run(&suite{t: t, e: e, layers: s.Layers, lacks: s.Lacks, atOnce: cmp.Or(s.AtOnce, 6), guests: s.Guests, reopen: func() engine.Engine { return s.Reopen(t) }})
 		})
 	}
 }
@@ -151,8 +158,8 @@ func (s *suite) try(m engine.Machine, p program) (outcome, error) {
 	}
 	var began time.Time
 	exit, files, err := x.Run(run, agent.Feed{
-		Files: p.files, Stdin: []byte(p.stdin), Stdout: &stdout, Stderr: &stderr,
-		Started: func() { began = time.Now() }, Exited: func() { o.took = time.Since(began) },
+		Files: p.files, Stdin: strings.NewReader(p.stdin), Stdout: &stdout, Stderr: &stderr,
+		Started: func() { began = time.Now() }, Exited: func(agent.Exit) { o.took = time.Since(began) },
 	})
 	if err != nil {
 		return o, err

@@ -183,7 +183,7 @@ var warmed = []testCase{
 			s.t.Error(err)
 		}
 		exit, _, err := x.Run(agent.Run{Interpreter: []string{"python3"}, FileName: "main.py", Dir: "/workspace", Code: new("print(1)"), MaxOutput: 100},
-			agent.Feed{Stdout: &watched{}, Stderr: &watched{}, Started: func() {}, Exited: func() {}})
+			agent.Feed{Stdout: &watched{}, Stderr: &watched{}, Started: func() {}, Exited: func(agent.Exit) {}})
 		if err == nil && exit.Signal != 9 {
 			s.t.Errorf("it ended as %+v", exit)
 		}

@@ -1,4 +1,5 @@
-package main
+// Package cache has what tests of other kernels and of monitors download: kernels, QEMU, Firecracker. It may be removed at any time.
+package cache
 
 import (
 	"context"
@@ -7,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"outpost.run/outpost/internal/guestos"
 )
 
 // suiteOf says which Debian suite carries a kernel version as linux-image-cloud-amd64.
@@ -15,13 +18,14 @@ var suiteOf = map[string]string{"6.1": "bookworm", "6.12": "trixie"}
 // qemuSuite is where QEMU comes from, whatever the host is: one version everywhere.
 const qemuSuite = "trixie"
 
-// cache is the folder with what was downloaded: kernels/VERSION and qemu. It may be removed at any time.
-type cache struct {
-	dir string
+// Cache is the folder with what was downloaded: kernels/VERSION, qemu and firecracker.
+type Cache struct {
+	Dir string
 	log io.Writer
 }
 
-func openCache(log io.Writer) (*cache, error) {
+// Open finds the folder: OUTPOST_TEST_CACHE, else one below the user's cache.
+func Open(log io.Writer) (*Cache, error) {
 	dir := os.Getenv("OUTPOST_TEST_CACHE")
 	if dir == "" {
 		base, err := os.UserCacheDir()
@@ -30,16 +34,16 @@ func openCache(log io.Writer) (*cache, error) {
 		}
 		dir = filepath.Join(base, "outpost-test")
 	}
-	return &cache{dir: dir, log: log}, os.MkdirAll(dir, 0o755)
+	return &Cache{Dir: dir, log: log}, os.MkdirAll(dir, 0o755)
 }
 
 // make fills dir/name by fill, unless it is there; what an interruption leaves is never taken for whole.
-func (c *cache) make(name string, fill func(tmp string) error) (string, error) {
-	final := filepath.Join(c.dir, name)
+func (c *Cache) make(name string, fill func(tmp string) error) (string, error) {
+	final := filepath.Join(c.Dir, name)
 	if _, err := os.Stat(final); err == nil {
 		return final, nil
 	}
-	tmp, err := os.MkdirTemp(c.dir, "part-*")
+	tmp, err := os.MkdirTemp(c.Dir, "part-*")
 	if err != nil {
 		return "", err
 	}
@@ -57,14 +61,24 @@ func (c *cache) make(name string, fill func(tmp string) error) (string, error) {
 	return final, os.Rename(root, final)
 }
 
-// kernel is an unpacked linux-image package.
-type kernel struct {
-	image   string // the bzImage
-	release string // 6.12.107+deb13-cloud-amd64
-	modules string // lib/modules/RELEASE
+// Kernel is an unpacked linux-image package.
+type Kernel struct {
+	Image   string // the bzImage
+	Release string // 6.12.107+deb13-cloud-amd64
+	Modules string // lib/modules/RELEASE
 }
 
-func (c *cache) kernel(ctx context.Context, version string) (*kernel, error) {
+// Closure gives the wanted modules and what they need.
+func (k *Kernel) Closure(wanted []string) ([]guestos.Module, error) {
+	s, err := guestos.Folder(k.Modules, k.Release)
+	if err != nil {
+		return nil, err
+	}
+	return s.Closure(wanted)
+}
+
+// Kernel unpacks the cloud kernel of a version, 6.1 or 6.12.
+func (c *Cache) Kernel(ctx context.Context, version string) (*Kernel, error) {
 	name, ok := suiteOf[version]
 	if !ok {
 		return nil, fmt.Errorf("no kernel %q: known are 6.1 and 6.12", version)
@@ -85,20 +99,20 @@ func (c *cache) kernel(ctx context.Context, version string) (*kernel, error) {
 	if err != nil || len(images) != 1 {
 		return nil, fmt.Errorf("%s holds %d kernels, want one (%v): remove the folder and try again", root, len(images), err)
 	}
-	k := &kernel{image: images[0], release: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")}
+	k := &Kernel{Image: images[0], Release: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")}
 	for _, lib := range []string{"lib", "usr/lib"} { // trixie's packages have the merged /usr
-		if dir := filepath.Join(root, lib, "modules", k.release); exists(dir) {
-			k.modules = dir
+		if dir := filepath.Join(root, lib, "modules", k.Release); exists(dir) {
+			k.Modules = dir
 		}
 	}
-	if k.modules == "" {
-		return nil, fmt.Errorf("%s has no modules of %s: remove the folder and try again", root, k.release)
+	if k.Modules == "" {
+		return nil, fmt.Errorf("%s has no modules of %s: remove the folder and try again", root, k.Release)
 	}
 	return k, nil
 }
 
-// qemu is the command that starts the cached QEMU with its own loader and libraries.
-func (c *cache) qemu(ctx context.Context) ([]string, error) {
+// QEMU is the command that starts the cached QEMU with its own loader and libraries.
+func (c *Cache) QEMU(ctx context.Context) ([]string, error) {
 	root, err := c.make("qemu", func(tmp string) error {
 		return c.fromSuite(ctx, qemuSuite, tmp, func(s *suite) error { return s.unpack(ctx, tmp, "qemu-system-x86", true) })
 	})
@@ -114,7 +128,7 @@ func (c *cache) qemu(ctx context.Context) ([]string, error) {
 	}, nil
 }
 
-func (c *cache) fromSuite(ctx context.Context, name, tmp string, use func(*suite) error) error {
+func (c *Cache) fromSuite(ctx context.Context, name, tmp string, use func(*suite) error) error {
 	dir := tmp + ".apt"
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err

@@ -1,4 +1,4 @@
-package main
+package guestos
 
 import (
 	"bytes"
@@ -11,35 +11,43 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 )
 
-// module is one kernel module, decompressed, by its name without folder and suffix.
-type module struct {
-	name string
-	data []byte
+// Module is one kernel module, decompressed, by its name without folder and suffix.
+type Module struct {
+	Name string
+	Data []byte
 }
 
-// closure gives the wanted modules and all that they need, each after what it needs. What is built into the kernel is
-// left out; what is neither a module nor built in is an error. The needs are read from the modules themselves: a
-// package's modules.dep is made when it is installed, and this one never is.
-func (k *kernel) closure(wanted []string) ([]module, error) {
-	text, err := os.ReadFile(filepath.Join(k.modules, "modules.builtin"))
+// Source is where the modules of one kernel are.
+type Source struct {
+	Release string
+	builtin []string
+	read    map[string]func() ([]byte, error) // by name
+}
+
+// Folder is the lib/modules/RELEASE of an unpacked package.
+func Folder(dir, release string) (*Source, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "modules.builtin"))
 	if err != nil {
 		return nil, err
 	}
-	builtin := strings.Fields(string(text))
-	pathOf := map[string]string{}
-	err = filepath.WalkDir(k.modules, func(path string, d fs.DirEntry, err error) error {
+	s := &Source{Release: release, builtin: strings.Fields(string(text)), read: map[string]func() ([]byte, error){}}
+	return s, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && strings.Contains(d.Name(), ".ko") {
-			pathOf[moduleName(path)] = path
+			s.read[moduleName(path)] = func() ([]byte, error) { return readModule(path) }
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	var order []module
+}
+
+// Closure gives the wanted modules and all that they need, each after what it needs. What is built into the kernel is
+// left out; what is neither a module nor built in is an error. The needs are read from the modules themselves: a
+// package's modules.dep is made when it is installed, and this one never is.
+func (s *Source) Closure(wanted []string) ([]Module, error) {
+	var order []Module
 	seen := map[string]bool{}
 	var visit func(name string) error
 	visit = func(name string) error {
@@ -47,14 +55,14 @@ func (k *kernel) closure(wanted []string) ([]module, error) {
 			return nil
 		}
 		seen[name] = true
-		path, ok := pathOf[name]
+		read, ok := s.read[name]
 		if !ok {
-			if slices.ContainsFunc(builtin, func(p string) bool { return moduleName(p) == name }) {
+			if slices.ContainsFunc(s.builtin, func(p string) bool { return moduleName(p) == name }) {
 				return nil
 			}
-			return fmt.Errorf("kernel %s has no module %s", k.release, name)
+			return fmt.Errorf("kernel %s has no module %s", s.Release, name)
 		}
-		data, err := readModule(path)
+		data, err := read()
 		if err != nil {
 			return err
 		}
@@ -67,7 +75,7 @@ func (k *kernel) closure(wanted []string) ([]module, error) {
 				return err
 			}
 		}
-		order = append(order, module{name, data})
+		order = append(order, Module{name, data})
 		return nil
 	}
 	for _, w := range wanted {
@@ -115,12 +123,20 @@ func readModule(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if !strings.HasSuffix(path, ".xz") {
-		return io.ReadAll(f)
+	return plainModule(path, f)
+}
+
+// plainModule decompresses a module, as its name says.
+func plainModule(name string, r io.Reader) ([]byte, error) {
+	var err error
+	switch filepath.Ext(name) {
+	case ".xz":
+		r, err = xz.NewReader(r)
+	case ".zst":
+		r, err = zstd.NewReader(r)
 	}
-	r, err := xz.NewReader(f)
 	if err != nil {
-		return nil, fmt.Errorf("module %s: %w", filepath.Base(path), err)
+		return nil, fmt.Errorf("module %s: %w", filepath.Base(name), err)
 	}
 	return io.ReadAll(r)
 }

@@ -1,0 +1,131 @@
+package link_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/engine/container"
+	"outpost.run/outpost/internal/engine/enginetest"
+	"outpost.run/outpost/internal/engine/microvm/link"
+	"outpost.run/outpost/internal/host"
+	"outpost.run/outpost/internal/image/imagetest"
+	"outpost.run/outpost/sandbox"
+)
+
+// TestMain enters a mount namespace of its own: nothing here may mount in the host's.
+func TestMain(m *testing.M) {
+	if os.Geteuid() == 0 {
+		if err := host.EnterPrivateMounts(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// TestMachinesAreTheSameOverALinkOnTheHost runs the engines' suite on containers that are spoken to as if they were in a guest.
+func TestMachinesAreTheSameOverALinkOnTheHost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the suite of engines takes half a minute")
+	}
+	for _, c := range container.Probe(t.Context()).Checks {
+		if c.Required && !c.OK {
+			t.Skipf("%s: %s; %s", c.Name, c.Found, c.Mend)
+		}
+	}
+	var options container.Options
+	open := func(t *testing.T) engine.Engine {
+		e, err := container.Open(options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(e.Close)
+		return distant{e}
+	}
+	enginetest.Run(t, enginetest.Subject{
+		Open: func(t *testing.T) engine.Engine {
+			dir, err := os.MkdirTemp("/var/tmp", "outpost-test-")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.RemoveAll(dir) }) // what was mounted there was so in our own namespace, and every case checks that it is gone
+			options = container.Options{Kernel: host.New(), DataDir: dir, Installation: "test" + dir[len(dir)-6:]}
+			if err := os.WriteFile(dir+"/installation", []byte(options.Installation), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return open(t)
+		},
+		Reopen: open,
+		Layers: imagetest.Layers(t, imagetest.Python),
+	})
+}
+
+// distant is an engine whose machines are spoken to over links.
+type distant struct{ *container.Engine }
+
+func (d distant) Start(ctx context.Context, spec engine.MachineSpec) (engine.Machine, error) {
+	near, far, err := pair()
+	if err != nil {
+		return nil, err
+	}
+	guest := &link.Guest{Engine: d.Engine, Died: func() {}, Halted: func() {}}
+	go func() { _ = guest.Serve(far) }()
+	client, err := link.New(near)
+	if err != nil {
+		return nil, err
+	}
+	if err := client.Start(ctx, spec); err != nil {
+		client.Close()
+		return nil, err
+	}
+	return machine{guest.Machine(), client}, nil
+}
+
+// Blank is not for machines that are reached by no descriptor.
+func (distant) Blank(context.Context, string, int) (engine.Blank, error) {
+	return nil, sandbox.Errorf(sandbox.NotSupported, nil, "a distant machine is made whole")
+}
+
+func pair() (near, far net.Conn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	conns := make([]net.Conn, 2)
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "link")
+		conns[i], err = net.FileConn(f)
+		f.Close()
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return conns[0], conns[1], nil
+}
+
+// machine is one whose calls go over a link, where they are a link's.
+type machine struct {
+	engine.Machine
+	link *link.Client
+}
+
+func (m machine) Park(ctx context.Context, x engine.ExecSpec) (engine.Exec, error) {
+	return m.link.Park(ctx, x)
+}
+func (m machine) Warm(ctx context.Context, w agent.Warm) error     { return m.link.Warm(ctx, w) }
+func (m machine) Attach(ctx context.Context, x engine.Mount) error { return m.link.Attach(ctx, x) }
+func (m machine) Detach(ctx context.Context, path string) error    { return m.link.Detach(ctx, path) }
+func (m machine) Ping(ctx context.Context) error                   { return m.link.Ping(ctx) }
+func (m machine) Network() (engine.Network, error)                 { return m.link.Network(), nil }
+func (m machine) Isolation() sandbox.Isolation                     { return m.link.Isolation(context.Background()) }
+func (m machine) Stop(ctx context.Context) error {
+	err := m.Machine.Stop(ctx)
+	return err
+}

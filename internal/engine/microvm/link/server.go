@@ -1,0 +1,214 @@
+package link
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/hashicorp/yamux"
+
+	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/sandbox"
+)
+
+// Guest is the other side of a link: it has at most one machine.
+type Guest struct {
+	Engine engine.Engine
+	Hello  Hello
+	Renew  func(Renewal) error
+	Died   func() // called when the machine has ended by itself
+	Halted func() // called when it was halted at the daemon's word, after that was answered
+
+	mu        sync.Mutex
+	halting   bool
+	machine   engine.Machine
+	network   engine.Network
+	execs     map[string]engine.Exec
+	calls     map[uint64]context.CancelFunc
+	listeners map[string]net.Listener
+}
+
+// Serve answers the calls of one link until it ends. The execs under way over it end with it.
+func (g *Guest) Serve(c io.ReadWriteCloser) error {
+	s, err := yamux.Server(c, settings())
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	defer cancel()
+	for {
+		stream, err := s.AcceptStream()
+		if err != nil {
+			return err
+		}
+		calls.Go(func() {
+			defer stream.Close()
+			g.serve(ctx, stream)
+		})
+	}
+}
+
+// Machine is the one that was started, nil before.
+func (g *Guest) Machine() engine.Machine {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.machine
+}
+
+// serve answers one call.
+func (g *Guest) serve(ctx context.Context, stream net.Conn) {
+	s := newConn(stream, bufio.NewReaderSize(stream, readBuffer))
+	var q request
+	if err := readJSON(s.r, kindRequest, agent.MaxControl, &q); err != nil {
+		return
+	}
+	ctx, done := g.begin(ctx, q.ID)
+	a, then, err := g.answer(ctx, q)
+	done()
+	if err != nil {
+		a = answer{Error: failureOf(err)}
+	}
+	if agent.WriteJSON(stream, kindAnswer, a) != nil && then != nil {
+		stream.Close() // then sees to it that nothing stays
+	}
+	if then != nil {
+		then(s)
+	}
+}
+
+// begin notes a call that can be cancelled until done.
+func (g *Guest) begin(ctx context.Context, id uint64) (_ context.Context, done func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.calls == nil {
+		g.calls = map[uint64]context.CancelFunc{}
+	}
+	g.calls[id] = cancel
+	return ctx, func() {
+		cancel()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.calls, id)
+	}
+}
+
+func (g *Guest) cancel(id uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if cancel := g.calls[id]; cancel != nil {
+		cancel()
+	}
+}
+
+// answer does what a request asks for; then, unless it is nil, is what the stream carries after the answer.
+func (g *Guest) answer(ctx context.Context, q request) (a answer, then func(*conn), err error) {
+	switch {
+	case q.Cancel != 0:
+		g.cancel(q.Cancel)
+		return a, nil, nil
+	case q.Hello:
+		hello := g.Hello
+		hello.Started = g.Machine() != nil
+		return answer{Hello: &hello}, nil, nil
+	case q.Renew != nil:
+		return a, nil, g.Renew(*q.Renew)
+	case q.Start != nil:
+		return g.start(ctx, *q.Start)
+	}
+	m := g.Machine()
+	if m == nil {
+		return a, nil, lost(nil)
+	}
+	switch {
+	case q.Park != nil:
+		return g.park(ctx, m, *q.Park)
+	case q.Kill != "":
+		if x := g.exec(q.Kill); x != nil {
+			err = x.Kill()
+		}
+	case q.Usage != "":
+		if x := g.exec(q.Usage); x != nil {
+			u, oom := x.Usage()
+			a = answer{Usage: &u, OOM: oom}
+		}
+	case q.Warm != nil:
+		err = m.Warm(ctx, *q.Warm)
+	case q.Attach != nil:
+		err = m.Attach(ctx, *q.Attach)
+	case q.Detach != "":
+		err = m.Detach(ctx, q.Detach)
+	case q.Ping:
+		err = m.Ping(ctx)
+	case q.Isolation:
+		i := m.Isolation()
+		a.Isolation = &i
+	case q.Halt:
+		g.mu.Lock()
+		g.halting = true
+		g.mu.Unlock()
+		return a, func(*conn) { g.Halted() }, m.Halt(ctx)
+	default:
+		return g.net(ctx, m, q)
+	}
+	return a, nil, err
+}
+
+func (g *Guest) start(ctx context.Context, spec engine.MachineSpec) (a answer, then func(*conn), err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.machine != nil {
+		return a, nil, sandbox.Errorf(sandbox.Internal, nil, "the guest has a machine already")
+	}
+	m, err := g.Engine.Start(ctx, spec)
+	if err != nil {
+		return a, nil, err
+	}
+	g.machine, g.execs, g.listeners = m, map[string]engine.Exec{}, map[string]net.Listener{}
+	go g.watch(m)
+	i := m.Isolation()
+	return answer{Isolation: &i}, nil, nil
+}
+
+func (g *Guest) watch(m engine.Machine) {
+	<-m.Dead()
+	g.mu.Lock()
+	halting := g.halting
+	g.mu.Unlock()
+	if !halting {
+		g.Died()
+	}
+}
+
+func (g *Guest) exec(id string) engine.Exec {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.execs[id]
+}
+
+func (g *Guest) park(ctx context.Context, m engine.Machine, spec engine.ExecSpec) (a answer, then func(*conn), err error) {
+	x, err := m.Park(ctx, spec)
+	if err != nil {
+		return a, nil, err
+	}
+	g.mu.Lock()
+	g.execs[spec.ID] = x
+	g.mu.Unlock()
+	i := x.Isolation()
+	return answer{Isolation: &i, Warm: x.Warm()}, func(s *conn) {
+		defer func() {
+			g.mu.Lock()
+			delete(g.execs, spec.ID)
+			g.mu.Unlock()
+			x.Close()
+		}()
+		(&running{x: x, s: s.Conn, r: s.r}).serve()
+	}, nil
+}

@@ -1,0 +1,213 @@
+package microvm
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/engine/microvm/link"
+	"outpost.run/outpost/internal/vmm"
+	"outpost.run/outpost/sandbox"
+)
+
+type machine struct {
+	e      *Engine
+	spec   engine.MachineSpec
+	slot   int // of host ids
+	base   int // the first of them
+	build  string
+	drives *drives
+	vm     vmm.VM
+	link   *link.Client
+
+	mu    sync.Mutex // of spec.SandboxID
+	stop  error
+	once  sync.Once // of Stop
+	letGo sync.Once // of Halt
+}
+
+func (m *machine) dir() string { return m.e.machineDir(m.spec.ID) }
+
+// Handle implements engine.Machine.
+func (m *machine) Handle() engine.Handle {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return engine.Handle{ID: m.spec.ID, SandboxID: m.spec.SandboxID, Stateful: m.spec.Stateful}
+}
+
+// Lease implements engine.Machine.
+func (m *machine) Lease(sandboxID string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.spec.SandboxID = sandboxID
+	if err := m.e.writeRecord(m.spec.ID, m.record()); err != nil {
+		return err
+	}
+	return m.e.kernel.Yield(m.group(), false)
+}
+
+// Park implements engine.Machine.
+func (m *machine) Park(ctx context.Context, x engine.ExecSpec) (engine.Exec, error) {
+	inner, err := m.link.Park(ctx, x)
+	if err != nil {
+		return nil, err
+	}
+	return exec{inner, m}, nil
+}
+
+// exec is one in the guest.
+type exec struct {
+	*link.Exec
+	m *machine
+}
+
+// Isolation implements engine.Exec.
+func (x exec) Isolation() sandbox.Isolation { return x.m.isolation(x.Exec.Isolation()) }
+
+// Kill implements engine.Exec. A guest that doesn't answer is ended: nothing in it can be helped.
+func (x exec) Kill() error {
+	err := x.Exec.Kill()
+	if err != nil {
+		x.m.vm.Kill()
+	}
+	return err
+}
+
+// Warm implements engine.Machine.
+func (m *machine) Warm(ctx context.Context, w agent.Warm) error { return m.link.Warm(ctx, w) }
+
+// Attach implements engine.Machine.
+func (m *machine) Attach(ctx context.Context, x engine.Mount) error {
+	if x.Kind != engine.LayerMount {
+		return sandbox.Errorf(sandbox.NotSupported, nil, "a running microVM can only be shown layers (%s)", x.Path)
+	}
+	number, err := m.drives.take(x.Path)
+	if err != nil {
+		return err
+	}
+	if err := m.vm.SetDrive(ctx, m.drives.all[number].ID, x.Source); err != nil {
+		m.drives.give(x.Path)
+		return internal(err, "the layer could not be shown")
+	}
+	x.Source = device(number)
+	if err := m.link.Attach(ctx, x); err != nil {
+		m.drives.give(x.Path)
+		return err
+	}
+	return nil
+}
+
+// Detach implements engine.Machine. The drive can be used again when no program uses the layer any more, which nobody tells: it stays.
+func (m *machine) Detach(ctx context.Context, path string) error { return m.link.Detach(ctx, path) }
+
+// Network implements engine.Machine.
+func (m *machine) Network() (engine.Network, error) { return m.link.Network(), nil }
+
+// Ping implements engine.Machine.
+func (m *machine) Ping(ctx context.Context) error { return m.link.Ping(ctx) }
+
+// Memory implements engine.Machine.
+func (m *machine) Memory() int64 { return m.group().Memory().All }
+
+// Isolation implements engine.Machine.
+func (m *machine) Isolation() sandbox.Isolation {
+	ctx, cancel := context.WithTimeout(context.Background(), askTime)
+	defer cancel()
+	return m.isolation(m.link.Isolation(ctx))
+}
+
+const askTime = 10 * time.Second
+
+// isolation adds to what holds inside the guest, as its keeper read it there, what the host's kernel says of the monitor.
+func (m *machine) isolation(inner sandbox.Isolation) sandbox.Isolation {
+	i := sandbox.Isolation{Engine: "microvm", VMM: m.e.monitor.Name()}
+	i.Requested = append(slices.Clone(vmm.Protections), inner.Requested...)
+	have := append(m.vm.Isolation(), inner.Effective...)
+	i.Effective, i.Missing = []string{}, []string{}
+	for _, name := range i.Requested {
+		if slices.Contains(have, name) {
+			i.Effective = append(i.Effective, name)
+		} else {
+			i.Missing = append(i.Missing, name)
+		}
+	}
+	return i
+}
+
+// Dead implements engine.Machine.
+func (m *machine) Dead() <-chan struct{} { return m.vm.Dead() }
+
+// haltTime is how long a guest may take to write its files.
+const haltTime = 20 * time.Second
+
+// Halt implements engine.Machine.
+func (m *machine) Halt(ctx context.Context) error {
+	m.letGo.Do(func() {
+		if m.spec.Stateful {
+			limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), haltTime)
+			defer cancel()
+			if m.link.Halt(limited) == nil {
+				select {
+				case <-m.vm.Dead():
+				case <-limited.Done():
+				}
+			}
+		}
+		m.link.Close()
+		m.vm.Kill()
+		select {
+		case <-m.vm.Dead():
+		case <-time.After(5 * time.Second): // Remove says what is left
+		}
+	})
+	return m.e.Halt(context.WithoutCancel(ctx), m.Handle())
+}
+
+// Stop implements engine.Machine.
+func (m *machine) Stop(ctx context.Context) error {
+	m.once.Do(func() {
+		began := time.Now()
+		m.letGo.Do(func() { // what is dirty is of use to nobody
+			m.link.Close()
+			m.vm.Kill()
+			select {
+			case <-m.vm.Dead():
+			case <-time.After(5 * time.Second):
+			}
+		})
+		if m.stop = m.e.Remove(context.WithoutCancel(ctx), m.Handle()); m.stop == nil {
+			m.e.observe("stop", time.Since(began))
+		}
+	})
+	return m.stop
+}
+
+// Recover implements engine.Engine.
+func (e *Engine) Recover(ctx context.Context, h engine.Handle) (engine.Machine, error) {
+	gone := func(err error) error { return sandbox.Errorf(sandbox.Lost, err, "the machine was lost") }
+	r, err := e.readRecord(h.ID)
+	if err != nil {
+		return nil, gone(err)
+	}
+	m := &machine{e: e, spec: r.Spec, slot: r.Slot, base: r.Base}
+	if m.drives, err = e.drivesOf(m.spec); err != nil {
+		return nil, gone(err)
+	}
+	if m.vm, err = e.monitor.Find(ctx, m.config()); err != nil {
+		return nil, gone(err)
+	}
+	e.ranges.Keep(r.Slot)
+	limited, cancel := context.WithTimeout(ctx, e.patient)
+	defer cancel()
+	if m.link, err = m.dial(limited); err != nil {
+		return nil, gone(err)
+	}
+	if hello, err := m.link.Hello(limited); err != nil || !hello.Started {
+		m.link.Close()
+		return nil, gone(err)
+	}
+	return m, nil
+}

@@ -1,0 +1,89 @@
+package node
+
+import (
+	"context"
+
+	"outpost.run/outpost/internal/engine"
+)
+
+// engines are the isolation technologies of the host as one: which of them makes a machine, its spec says, and whose it is, it says
+// itself for all its life.
+type engines struct {
+	container engine.Engine
+	microVM   microVM // nil: this host has none
+}
+
+// microVM is the engine of machines with Security.JailerEnabled.
+type microVM interface {
+	engine.Engine
+	// Has says whether the engine has anything of a machine.
+	Has(id string) bool
+}
+
+// of is the engine that a machine is made by.
+func (e engines) of(spec engine.MachineSpec) engine.Engine {
+	if e.microVM != nil && (spec.Security.JailerEnabled && !spec.Again || spec.Again && e.microVM.Has(spec.ID)) {
+		return e.microVM
+	}
+	return e.container
+}
+
+// whose is the engine that has a machine.
+func (e engines) whose(h engine.Handle) engine.Engine {
+	if e.microVM != nil && e.microVM.Has(h.ID) {
+		return e.microVM
+	}
+	return e.container
+}
+
+// Probe implements engine.Engine.
+func (e engines) Probe(ctx context.Context) engine.Capabilities { return e.container.Probe(ctx) }
+
+// Start implements engine.Engine.
+func (e engines) Start(ctx context.Context, spec engine.MachineSpec) (engine.Machine, error) {
+	return e.of(spec).Start(ctx, spec)
+}
+
+// Blank implements engine.Engine, for containers.
+func (e engines) Blank(ctx context.Context, id string, diskMB int) (engine.Blank, error) {
+	return e.container.Blank(ctx, id, diskMB)
+}
+
+// Recover implements engine.Engine.
+func (e engines) Recover(ctx context.Context, h engine.Handle) (engine.Machine, error) {
+	return e.whose(h).Recover(ctx, h)
+}
+
+// List implements engine.Engine.
+func (e engines) List(ctx context.Context) ([]engine.Handle, error) {
+	all, err := e.container.List(ctx)
+	if err != nil || e.microVM == nil {
+		return all, err
+	}
+	more, err := e.microVM.List(ctx)
+	return append(all, more...), err
+}
+
+// Halt implements engine.Engine.
+func (e engines) Halt(ctx context.Context, h engine.Handle) error { return e.whose(h).Halt(ctx, h) }
+
+// Remove implements engine.Engine.
+func (e engines) Remove(ctx context.Context, h engine.Handle) error {
+	return e.whose(h).Remove(ctx, h)
+}
+
+// DropLayers lets go of image layers whose files were removed.
+func (e engines) DropLayers() {
+	if c, ok := e.container.(interface{ DropLayers() }); ok {
+		c.DropLayers()
+	}
+}
+
+// Close lets go of what the engines themselves hold.
+func (e engines) Close() {
+	for _, x := range []any{e.container, e.microVM} {
+		if c, ok := x.(interface{ Close() }); ok {
+			c.Close()
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package firecracker_test
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"outpost.run/outpost/internal/host/netns"
+	"outpost.run/outpost/internal/vmm"
+	"outpost.run/outpost/internal/vmm/firecracker"
+	"outpost.run/outpost/test/kernels/cache"
+)
+
+// programs are the real ones.
+func programs(t *testing.T) (firecracker, jailer string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start a jailer")
+	}
+	if testing.Short() {
+		t.Skip("downloads Firecracker")
+	}
+	c, err := cache.Open(io.Discard)
+	if err == nil {
+		firecracker, jailer, err = c.Firecracker(t.Context())
+	}
+	if err != nil {
+		t.Skip(err)
+	}
+	return firecracker, jailer
+}
+
+// config is a machine's, whose guest can't run here without KVM, but is given to the real monitor whole.
+func config(t *testing.T, id string) vmm.Config {
+	t.Helper()
+	dir, err := os.MkdirTemp("/var/tmp", "outpost-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	c := vmm.Config{ID: id, Dir: filepath.Join(dir, id), UID: 1<<28 + 1, GID: 1<<28 + 2, MemoryMB: 128, VCPUs: 1, Place: func(int) error { return nil }}
+	if c.Namespace, err = netns.New(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Namespace.Close() })
+	if err := os.Mkdir(c.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.ReadFile("/proc/self/exe") // an ELF file
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Kernel, c.Initrd = filepath.Join(dir, "kernel"), filepath.Join(dir, "initrd")
+	layer, disk := filepath.Join(dir, "layer"), filepath.Join(dir, "disk")
+	for path, content := range map[string][]byte{c.Kernel: exe, c.Initrd: []byte("initrd"), layer: make([]byte, 4096), disk: make([]byte, 1<<20)} {
+		if err := os.WriteFile(path, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Drives = []vmm.Drive{{ID: "drive0", Path: layer, ReadOnly: true}, {ID: "drive1", Path: disk}}
+	return c
+}
+
+func TestAMonitorIsInItsJail(t *testing.T) {
+	m := firecracker.New(firstOf(programs(t)), secondOf(programs(t)), 1024)
+	c := config(t, "m_0123456789ab")
+	v, err := m.Start(t.Context(), c)
+	if err != nil {
+		t.Logf("the guest did not start here, which has no usable KVM: %v", err)
+	} else {
+		have := v.Isolation()
+		for _, want := range vmm.Protections {
+			if want != "monitor_cgroup" && !slices.Contains(have, want) { // none was made
+				t.Errorf("%s is not in force: %v", want, have)
+			}
+		}
+		v.Kill()
+		select {
+		case <-v.Dead():
+		case <-time.After(5 * time.Second):
+			t.Fatal("the monitor lives on")
+		}
+	}
+	if err := m.Remove(c.Dir); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(c.Dir); len(left) > 0 {
+		t.Errorf("left in the machine's folder: %v", left)
+	}
+	if b, err := os.ReadFile(c.Drives[0].Path); err != nil || len(b) != 4096 {
+		t.Errorf("the layer is gone: %v", err)
+	}
+}
+
+func firstOf(a, _ string) string  { return a }
+func secondOf(_, b string) string { return b }
+
+func TestAJailThatIsThereIsNotUsed(t *testing.T) {
+	m := firecracker.New("/nonexistent/firecracker", "/nonexistent/jailer", 1024)
+	c := config(t, "m_0123456789ac")
+	if err := os.Symlink("/etc", filepath.Join(c.Dir, "jail")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Start(context.Background(), c); err == nil {
+		t.Error("a jail was made where somebody had put a link")
+	}
+	if err := m.Remove(c.Dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat("/etc/passwd"); err != nil {
+		t.Fatal("the link's target was removed")
+	}
+}
