@@ -66,7 +66,7 @@ var rooms = map[string]room{
 	"internal/engine/microvm": {imports: []string{"internal/agent", "internal/disk", "internal/engine", "internal/engine/microvm/link", "internal/host",
 		"internal/host/netns", "internal/vmm", "sandbox"}, why: "what holds a program in a guest is the keeper's"},
 	"internal/engine/microvm/link": {imports: []string{"internal/agent", "internal/engine", "sandbox"}, why: "both sides of the link know machines, and nothing of how they are made"},
-	"internal/engine/microvm/keeper": {imports: []string{"internal/engine/container", "internal/engine/microvm/link", "internal/host", "internal/host/boot"},
+	"internal/engine/microvm/keeper": {imports: []string{"internal/agent", "internal/engine", "internal/engine/container", "internal/engine/microvm/link", "internal/host", "internal/host/boot"},
 		why: "the guest's side"},
 	"internal/vmm":                 {imports: []string{"internal/host", "internal/host/netns"}, why: "monitors know files and processes, not machines of sandboxes"},
 	"internal/vmm/firecracker":     {imports: []string{"internal/host", "internal/vmm"}, why: lowest},
@@ -89,7 +89,7 @@ var rooms = map[string]room{
 	"internal/host/hosttest":       {imports: []string{"internal/host"}, why: "the only fake"},
 
 	"test/corpus":        {imports: []string{"client", "sandbox"}, why: testing_},
-	"test/kernels":       {imports: []string{"test/kernels/cache", "test/kernels/plan", "internal/guestos", "internal/image", "internal/image/imagetest"}, why: testing_},
+	"test/kernels":       {imports: []string{"test/kernels/cache", "test/kernels/plan", "internal/engine/microvm", "internal/guestos", "internal/image", "internal/image/imagetest"}, why: testing_},
 	"test/kernels/cache": {imports: []string{"internal/guestos"}, why: testing_},
 	"test/kernels/init":  {imports: []string{"test/kernels/plan"}, why: testing_},
 	"test/kernels/plan":  {stdOnly: true, why: testing_},

@@ -92,6 +92,7 @@ func tryMicroVM(ctx context.Context, c config.Config, id string, maker *disk.Mak
 	}
 	e, err := microvm.Open(microvm.Options{
 		Kernel: host.New(), DataDir: c.DataDir, Installation: id, Disks: maker, Ranges: ranges, Monitor: monitor, Patience: patience, Observe: observe,
+		Snapshots: words.Snapshots && words.VMM == "firecracker", Log: log,
 		System: func(ctx context.Context) (microvm.System, error) {
 			s, err := system.Get(ctx)
 			return microvm.System{Kernel: s.Kernel, Initrd: s.Initrd, Build: s.Build}, err

@@ -147,6 +147,7 @@ type MicroVM struct {
 	Jailer         string `json:"jailer" doc:"path of Firecracker's jailer; empty: looked for in PATH"`
 	QEMU           string `json:"qemu" doc:"path of qemu-system-x86_64; empty: looked for in PATH"`
 	Kernel         string `json:"kernel" doc:"a guest kernel with its modules: a Debian package; empty: linux-image-cloud-amd64 of Debian trixie"`
+	Snapshots      bool   `json:"snapshots" doc:"microVMs go on from a snapshot of their kind where they can; false: each boots"`
 	AllowEmulation bool   `json:"allow_emulation" doc:"QEMU may emulate a processor where there is no KVM: slow, and no isolation by hardware"`
 }
 
@@ -187,7 +188,7 @@ func Default() Config {
 		Images: Images{
 			Python: p.Images["python"], Bash: p.Images["bash"], Node: p.Images["node"], Go: p.Images["go"], Rust: p.Images["rust"], StoreGB: 20,
 		},
-		Ports: Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container", MicroVM: MicroVM{VMM: "firecracker"}},
+		Ports: Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container", MicroVM: MicroVM{VMM: "firecracker", Snapshots: true}},
 		Compiled: Compiled{KeepMB: 1024},
 		Pool:     Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, ResultsTTLHours: 168},
 		Disk: Disk{ReserveMB: 1024, Overcommit: 10}, DrainSecs: 30, Log: Log{Format: "text", Level: "info"},

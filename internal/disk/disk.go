@@ -111,15 +111,15 @@ func (m *Maker) template(ctx context.Context, sizeMB int, journal bool) (string,
 			size &^= 4095
 		}
 	}
-	if err := punchZeros(draft); err != nil {
+	if err := PunchZeros(draft); err != nil {
 		return "", err
 	}
 	return path, os.Rename(draft, path)
 }
 
-// punchZeros makes holes of what mkfs wrote zeros to (inode tables, 8 MiB of a 512 MiB disk), so that copies skip it; disks are mounted with
+// PunchZeros makes a file no larger on the disk than what it says: it makes holes of what mkfs wrote zeros to (inode tables, 8 MiB of a 512 MiB disk), so that copies skip it; disks are mounted with
 // noinit_itable, so that the kernel doesn't write them again.
-func punchZeros(path string) error {
+func PunchZeros(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err

@@ -51,10 +51,13 @@ type MachineSpec struct {
 	Mounts     []Mount     // beside the layers
 	Egress     string      // none, public or allow; what comes of it is the node's to connect, by EgressInterface
 	Resolver   string      // the address of the DNS that programs find there; "" for none
-	Disk       string      // a block device with the machine's own ext4 file system; "": the engine makes one
+	Disk       string      // a block device with the machine's own ext4 file system, or InMemory; "": the engine makes one
 	Blank      Blank       `json:"-"` // of this ID and disk_mb; nil: none. It is Start's from then on, also where that fails
 	Again      bool        // a stateful machine of this ID was halted: it starts on its own disk, host ids and layers
 }
+
+// InMemory stands where a machine's disk is named, of one that has none but memory.
+const InMemory = "memory"
 
 // Pooled stands where a machine's sandbox is named, of one that is nobody's yet.
 const Pooled = "pool"

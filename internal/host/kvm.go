@@ -17,6 +17,8 @@ import (
 const (
 	kvmGetAPIVersion       = 0xae00
 	kvmCreateVM            = 0xae01
+	kvmGetSupportedCPUID   = 0xc008ae05
+	kvmSetCPUID2           = 0x4008ae90
 	kvmGetVCPUMmapSize     = 0xae04
 	kvmCreateVCPU          = 0xae41
 	kvmSetUserMemoryRegion = 0x4020ae46
@@ -78,11 +80,31 @@ func TryKVM() error {
 		return fmt.Errorf("KVM_CREATE_VCPU: %w", err)
 	}
 	defer unix.Close(cpu)
+	if err := copyCPUID(kvm.Fd(), uintptr(cpu)); err != nil {
+		return err
+	}
 	run, err := unix.Mmap(cpu, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return err
 	}
 	return runOut(cpu, run)
+}
+
+// copyCPUID lets a guest's processor have all that the host's has: without, it may not even enter 64-bit mode.
+func copyCPUID(kvm, cpu uintptr) error {
+	const most = 256
+	var cpuid struct {
+		count, _ uint32
+		entries  [most][40]byte
+	}
+	cpuid.count = most
+	if _, err := kvmCall(kvm, kvmGetSupportedCPUID, uintptr(unsafe.Pointer(&cpuid))); err != nil {
+		return fmt.Errorf("KVM_GET_SUPPORTED_CPUID: %w", err)
+	}
+	if _, err := kvmCall(cpu, kvmSetCPUID2, uintptr(unsafe.Pointer(&cpuid))); err != nil {
+		return fmt.Errorf("KVM_SET_CPUID2: %w", err)
+	}
+	return nil
 }
 
 // runOut starts at address 0 in 64-bit mode, as kernels run.

@@ -78,6 +78,15 @@ func (k *Kernel) MountScratch(dir string) error {
 	return step("mount scratch", AttachTree(tree, dir))
 }
 
+// MemoryTree gives a detached file system in memory.
+func (k *Kernel) MemoryTree() (*os.File, error) {
+	if err := k.enter("mount memory"); err != nil {
+		return nil, err
+	}
+	f, err := FsMount("tmpfs", "", unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID, "mode=755")
+	return f, step("mount memory", err)
+}
+
 // MountExt4 mounts an ext4 block device, or an image file through an autoclearing loop device, and gives a detached tree.
 func (k *Kernel) MountExt4(file string, options ...string) (*os.File, error) {
 	if err := k.enter("mount ext4"); err != nil {

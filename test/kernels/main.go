@@ -30,6 +30,7 @@ type options struct {
 	memoryMB, cpus                             int
 	timeout                                    time.Duration
 	events, expect, image, cpu                 string
+	microVM                                    bool
 	args                                       []string
 }
 
@@ -48,7 +49,8 @@ func main() {
 	flag.Var(&o.modules, "module", "a kernel module to load beside the usual ones; may be repeated")
 	flag.Var(&o.env, "env", "NAME=VALUE for the tests; may be repeated")
 	flag.IntVar(&o.memoryMB, "memory", 2048, "the guest's memory in MiB")
-	flag.StringVar(&o.cpu, "cpu", "max,la57=off", "the guest's processor, in QEMU's words; EPYC,+svm,+npt has KVM, with --module kvm_amd")
+	flag.StringVar(&o.cpu, "cpu", "max,la57=off", "the guest's processor, in QEMU's words")
+	flag.BoolVar(&o.microVM, "microvm", false, "the guest has a KVM of its own, Firecracker, its jailer, and what their guests boot")
 	flag.IntVar(&o.cpus, "cpus", 2, "the guest's CPUs")
 	flag.DurationVar(&o.timeout, "timeout", 10*time.Minute, "limit for each kernel, boot included")
 	flag.StringVar(&o.events, "json", "", "a file for the tests' events in the form of go test -json")
@@ -92,6 +94,11 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 	c, err := cache.Open(out)
 	if err != nil {
 		return false, err
+	}
+	if o.microVM {
+		if err := o.addMicroVM(ctx, c); err != nil {
+			return false, err
+		}
 	}
 	good := true
 	for _, version := range o.kernels {

@@ -234,7 +234,12 @@ func (m *machine) mountDisk(ctx context.Context, undo *host.Undo) (err error) {
 	if !m.spec.Stateful {
 		options = append(options, "barrier=0", "noload")
 	}
-	if m.tree, err = k.MountExt4(device, options...); err != nil {
+	if device == engine.InMemory {
+		m.tree, err = k.MemoryTree()
+	} else {
+		m.tree, err = k.MountExt4(device, options...)
+	}
+	if err != nil {
 		return err
 	}
 	undo.Add(func() { m.tree.Close() })

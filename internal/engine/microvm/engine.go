@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,7 +31,10 @@ type Engine struct {
 	monitor vmm.Monitor
 	system  func(ctx context.Context) (System, error)
 	patient time.Duration
+	log     *slog.Logger
 	observe func(phase string, took time.Duration)
+
+	snapshots snapshots
 }
 
 // System is what a guest boots.
@@ -49,7 +53,9 @@ type Options struct {
 	Ranges       *disk.Ranges // nil: of the engine's own
 	Monitor      vmm.Monitor
 	System       func(ctx context.Context) (System, error) // may take long the first time
-	Patience     time.Duration                             // how long a guest may take to come up; 0: 20 s
+	Snapshots    bool                                      // guests may go on from one, where the monitor can that
+	Log          *slog.Logger
+	Patience     time.Duration // how long a guest may take to come up; 0: 20 s
 
 	Observe func(phase string, took time.Duration) // hears of each step of a machine's making, and of its stop; nil: nobody does
 }
@@ -61,9 +67,12 @@ func Open(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{kernel: o.Kernel, root: groups.Group(groupOf(o.Installation)), dir: filepath.Join(o.DataDir, "vms"), disks: filepath.Join(o.DataDir, "vmdisks"),
-		maker: o.Disks, ranges: o.Ranges, monitor: o.Monitor, system: o.System, patient: o.Patience, observe: o.Observe}
+		maker: o.Disks, ranges: o.Ranges, monitor: o.Monitor, system: o.System, patient: o.Patience, log: o.Log, observe: o.Observe}
 	if e.observe == nil {
 		e.observe = func(string, time.Duration) {}
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
 	}
 	if e.patient == 0 {
 		e.patient = 20 * time.Second
@@ -98,6 +107,9 @@ func Open(o Options) (*Engine, error) {
 	if err := o.Kernel.MakeCgroup(e.root, true, host.CgroupLimits{}); err != nil {
 		return nil, err
 	}
+	if err := e.openSnapshots(o.Snapshots); err != nil {
+		return nil, err
+	}
 	return e, e.keepRanges()
 }
 
@@ -106,6 +118,7 @@ func groupOf(installation string) string { return "outpost-" + installation + "-
 
 // Close lets go of what the engine itself holds; machines go on.
 func (e *Engine) Close() {
+	e.closeSnapshots()
 	e.maker.Forget(e.disks)
 	_ = e.root.RemoveEmpty() // stays where machines are in it
 }

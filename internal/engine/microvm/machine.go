@@ -23,6 +23,9 @@ type machine struct {
 	vm     vmm.VM
 	link   *link.Client
 
+	restore  string // the folder of the snapshot that it is made of; "": it boots
+	restored bool   // its keeper has answered
+
 	mu    sync.Mutex // of spec.SandboxID
 	stop  error
 	once  sync.Once // of Stop

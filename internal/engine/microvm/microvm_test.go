@@ -92,14 +92,18 @@ func suite(t *testing.T, monitor vmm.Monitor, lacks ...string) {
 
 // TestMicroVMs runs real guests of real Firecracker under its real jailer: where KVM runs any, which is, in make test, an emulated
 // processor (test/kernels).
-func TestMicroVMs(t *testing.T) {
+func TestMicroVMs(t *testing.T) { suite(t, realMonitor(t)) }
+
+// realMonitor is Firecracker under its jailer, where KVM runs guests.
+func realMonitor(t *testing.T) vmm.Monitor {
+	t.Helper()
 	m := firecracker.New(os.Getenv("OUTPOST_TEST_FIRECRACKER"), os.Getenv("OUTPOST_TEST_JAILER"), link.Port)
 	for _, c := range microvm.Probe(t.Context(), m).Checks {
 		if c.Required && !c.OK {
 			t.Skipf("%s: %s; %s", c.Name, c.Found, c.Mend)
 		}
 	}
-	suite(t, m)
+	return m
 }
 
 func TestMicroVMsInAnEmulatorOnTheHost(t *testing.T) {

@@ -37,20 +37,43 @@ func cores(l sandbox.Limits) int { return max(1, int(math.Ceil(l.CPUCores))) }
 // Start implements engine.Engine.
 func (e *Engine) Start(ctx context.Context, spec engine.MachineSpec) (engine.Machine, error) {
 	m := &machine{e: e, spec: spec}
+	snapshot, release := e.takeSnapshot(m)
+	defer release()
+	if snapshot != nil {
+		m.restore = snapshot.dir
+		err := m.make(ctx)
+		if err == nil {
+			return m, nil
+		}
+		if ctx.Err() != nil || m.restored {
+			return nil, err
+		}
+		e.log.Warn("no guest came of a snapshot; this one boots, and others of its kind", "error", err)
+		e.spoilt(snapshot)
+		m = &machine{e: e, spec: spec}
+	}
+	if err := m.make(ctx); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// make makes the machine, or leaves nothing of it.
+func (m *machine) make(ctx context.Context) error {
 	var undo host.Undo
 	defer undo.Run()
 	for _, p := range []struct {
 		name string
 		do   func(context.Context, *host.Undo) error
-	}{{"claim", m.claim}, {"groups", m.makeGroup}, {"disk", m.makeDisk}, {"boot", m.boot}, {"link", m.connect}, {"furnish", m.furnish}} {
+	}{{"claim", m.claim}, {"groups", m.makeGroup}, {"disk", m.makeDisk}, {m.bootPhase(), m.boot}, {"link", m.connect}, {"furnish", m.furnish}} {
 		began := time.Now()
 		if err := p.do(ctx, &undo); err != nil {
-			return nil, internal(err, "the machine could not be made")
+			return internal(err, "the machine could not be made")
 		}
-		e.observe(p.name, time.Since(began))
+		m.e.observe(p.name, time.Since(began))
 	}
 	undo.Keep()
-	return m, nil
+	return nil
 }
 
 // claim takes host ids and writes the record, before anything is made that a name can't tell.
@@ -137,6 +160,14 @@ func (m *machine) makeDisk(ctx context.Context, undo *host.Undo) error {
 	return m.e.maker.Make(ctx, path, m.spec.Limits.DiskMB, m.spec.Stateful)
 }
 
+// bootPhase names what boot does.
+func (m *machine) bootPhase() string {
+	if m.restore != "" {
+		return "restore"
+	}
+	return "boot"
+}
+
 // boot starts the monitor with its guest.
 func (m *machine) boot(ctx context.Context, undo *host.Undo) error {
 	system, err := m.e.system(ctx)
@@ -155,6 +186,7 @@ func (m *machine) boot(ctx context.Context, undo *host.Undo) error {
 		return err
 	}
 	c := m.config()
+	c.Restore = m.restore
 	c.Kernel, c.Initrd, c.Namespace = system.Kernel, system.Initrd, ns
 	c.Arguments = "outpost.build=" + system.Build
 	c.Place = func(pid int) error { return m.e.kernel.AddProcess(m.group(), pid) }
@@ -231,6 +263,7 @@ func (m *machine) failed(what string, err error) error {
 func (m *machine) furnish(ctx context.Context, _ *host.Undo) error {
 	fresh := make([]byte, 64)
 	_, _ = rand.Read(fresh)
+	m.restored = true // what fails from now on, another guest would fail, too
 	if err := m.link.Renew(ctx, link.Renewal{Time: time.Now(), Entropy: fresh}); err != nil {
 		return err
 	}

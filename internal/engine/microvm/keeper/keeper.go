@@ -3,6 +3,7 @@
 package keeper
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/engine/container"
 	"outpost.run/outpost/internal/engine/microvm/link"
 	"outpost.run/outpost/internal/host"
@@ -34,7 +36,7 @@ func Run() error {
 	if err != nil {
 		return err
 	}
-	engine, err := openEngine()
+	machines, err := openEngine()
 	if err != nil {
 		return err
 	}
@@ -43,8 +45,9 @@ func Run() error {
 		return err
 	}
 	k := &keeper{guest: &link.Guest{
-		Engine: engine, Hello: link.Hello{Build: boot.Parameter("outpost.build"), Kernel: unix.ByteSliceToString(uts.Release[:])},
-		Renew: renew, Died: off, Halted: off,
+		Engine: machines, Hello: link.Hello{Build: boot.Parameter("outpost.build"), Kernel: unix.ByteSliceToString(uts.Release[:])},
+		Rehearse: func(ctx context.Context, spec engine.MachineSpec) error { return rehearse(ctx, machines, spec) },
+		Renew:    renew, Died: off, Halted: off,
 	}}
 	fmt.Println("outpost: ready")
 	return k.serve(line)

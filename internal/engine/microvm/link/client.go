@@ -134,6 +134,12 @@ func (c *Client) Renew(ctx context.Context, r Renewal) error {
 	return err
 }
 
+// Rehearse lets a guest make a machine that nobody will have, and remove it, before a snapshot is taken.
+func (c *Client) Rehearse(ctx context.Context, spec engine.MachineSpec) error {
+	_, err := c.do(ctx, request{Rehearse: &spec})
+	return err
+}
+
 // Start makes the guest's one machine; the paths of spec are the guest's. Errors: those of engine.Engine's Start.
 func (c *Client) Start(ctx context.Context, spec engine.MachineSpec) error {
 	a, err := c.do(ctx, request{Start: &spec})

@@ -16,11 +16,12 @@ import (
 
 // Guest is the other side of a link: it has at most one machine.
 type Guest struct {
-	Engine engine.Engine
-	Hello  Hello
-	Renew  func(Renewal) error
-	Died   func() // called when the machine has ended by itself
-	Halted func() // called when it was halted at the daemon's word, after that was answered
+	Engine   engine.Engine
+	Hello    Hello
+	Renew    func(Renewal) error
+	Rehearse func(context.Context, engine.MachineSpec) error
+	Died     func() // called when the machine has ended by itself
+	Halted   func() // called when it was halted at the daemon's word, after that was answered
 
 	mu        sync.Mutex
 	halting   bool
@@ -120,6 +121,8 @@ func (g *Guest) answer(ctx context.Context, q request) (a answer, then func(*con
 		return answer{Hello: &hello}, nil, nil
 	case q.Renew != nil:
 		return a, nil, g.Renew(*q.Renew)
+	case q.Rehearse != nil:
+		return a, nil, g.Rehearse(ctx, *q.Rehearse)
 	case q.Start != nil:
 		return g.start(ctx, *q.Start)
 	}

@@ -41,6 +41,7 @@ type request struct {
 	Cancel    uint64              `json:",omitempty"` // the call that nobody waits for any more
 	Hello     bool                `json:",omitempty"`
 	Renew     *Renewal            `json:",omitempty"`
+	Rehearse  *engine.MachineSpec `json:",omitempty"`
 	Start     *engine.MachineSpec `json:",omitempty"`
 	Park      *engine.ExecSpec    `json:",omitempty"` // then the stream is the exec's, as of an agent that has parked
 	Kill      string              `json:",omitempty"` // the exec's id
@@ -95,9 +96,6 @@ type Renewal struct {
 	Time    time.Time
 	Entropy []byte
 }
-
-// MaxEntropy bounds Renewal.Entropy.
-const MaxEntropy = 512
 
 // failures are the codes that a guest may answer with.
 var failures = map[sandbox.Code]bool{

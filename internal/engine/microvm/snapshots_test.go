@@ -1,0 +1,108 @@
+package microvm_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/engine/enginetest"
+	"outpost.run/outpost/internal/image/imagetest"
+)
+
+// who prints what no two machines may have in common, and the time.
+const who = `
+import os, random, socket, time, uuid
+print(os.urandom(16).hex(), hash("outpost"), open("/proc/sys/kernel/random/boot_id").read().strip(), uuid.uuid4(), random.random(), sep="\n")
+print(time.time())`
+
+// says runs code in a machine.
+func says(t *testing.T, m engine.Machine, code string) string {
+	t.Helper()
+	x, err := m.Park(t.Context(), engine.ExecSpec{ID: "exec_of_a_test", User: "sandbox", Limits: enginetest.Limits})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	var out, errs bytes.Buffer
+	exit, _, err := x.Run(agent.Run{Interpreter: []string{"python3"}, FileName: "main.py", Code: &code, Dir: "/workspace", MaxOutput: 1 << 20},
+		agent.Feed{Stdout: &out, Stderr: &errs, Started: func() {}, Exited: func(agent.Exit) {}})
+	if err != nil || exit.Code != 0 {
+		t.Fatalf("%v, exit %d: %s", err, exit.Code, &errs)
+	}
+	return strings.TrimSpace(out.String())
+}
+
+func TestGuestsOfOneSnapshotAreNotAlike(t *testing.T) {
+	in := newInstall(t, realMonitor(t))
+	in.Snapshots = true
+	phases := map[string]time.Duration{}
+	in.Observe = func(phase string, took time.Duration) { phases[phase] = took }
+	e := in.open()
+	layers := imagetest.Layers(t, imagetest.Python)
+	begin := func() (engine.Machine, time.Duration, string) {
+		began := time.Now()
+		m, err := e.Start(t.Context(), enginetest.Spec(layers))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = m.Stop(context.WithoutCancel(t.Context())) })
+		said := says(t, m, who)
+		return m, time.Since(began), said
+	}
+	first, _, _ := begin()
+	for end := time.Now().Add(3 * time.Minute); e.Snapshots() == 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no snapshot was made")
+		}
+	}
+	if err := first.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	in.Snapshots = false
+	cold, booted, _ := func() (engine.Machine, time.Duration, string) {
+		fresh := newInstall(t, realMonitor(t)).open() // without snapshots, and with nobody beside it
+		began := time.Now()
+		m, err := fresh.Start(t.Context(), enginetest.Spec(layers))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := says(t, m, who)
+		return m, time.Since(began), said
+	}()
+	if err := cold.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var said [][]string
+	var restored time.Duration
+	for range 3 {
+		_, took, text := begin()
+		restored = took
+		said = append(said, strings.Split(text, "\n"))
+		if phases["restore"] == 0 {
+			t.Fatal("the guest was not made of the snapshot")
+		}
+	}
+	fmt.Fprintf(os.Stderr, "cold boot to the first answer %v, restored %v: %.2f; phases %v\n", booted, restored, float64(restored)/float64(booted), phases)
+	for i, what := range []string{"getrandom", "the hash seed", "boot_id", "uuid4", "random"} {
+		for a := range said {
+			for b := range a {
+				if said[a][i] == said[b][i] {
+					t.Errorf("two guests of one snapshot have the same %s: %s", what, said[a][i])
+				}
+			}
+		}
+	}
+	var now float64
+	if _, err := fmt.Sscan(said[2][5], &now); err != nil || now < float64(time.Now().Add(-time.Minute).Unix()) || now > float64(time.Now().Add(time.Second).Unix()) {
+		t.Errorf("a restored guest's clock says %s (%v)", said[2][5], err)
+	}
+	if restored > booted*3/4 {
+		t.Errorf("a restored guest's first answer took %v, a booted one's %v", restored, booted)
+	}
+}
