@@ -9,7 +9,7 @@ AGENT := internal/engine/container/agent.bin
 GUEST := internal/engine/microvm/guest.bin
 GO_FILES := $(shell git ls-files --cached --others --exclude-standard -- '*.go') go.mod go.sum
 
-.PHONY: help tools build check lint test test-unit test-kernels demo corpus bench clean
+.PHONY: help tools build check lint test test-unit test-kernels test-microvm demo corpus bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,7 @@ check: tools build lint ## lint and the quick tests: what to run before each com
 test: tools build lint ## everything: all tests, end-to-end ones and other kernels included
 	go test -timeout 25m -json ./... | go run ./test/summary
 	$(MAKE) --no-print-directory test-kernels
+	$(MAKE) --no-print-directory test-microvm
 
 # Each package named here runs as one static binary in guests of Linux 6.1 and 6.12 with cgroup v2, and its tests must
 # end there as they do on the host. What they need beside their binary is told by KERNEL_FLAGS; KERNEL_ARGS chooses
@@ -52,12 +53,21 @@ test: tools build lint ## everything: all tests, end-to-end ones and other kerne
 KERNEL_PACKAGES := internal/engine/container internal/cell/filter
 KERNEL_FLAGS := --image "deb:trixie?include=python3"
 KERNEL_ARGS := -test.skip=OnTheHost
-test-kernels: tools $(AGENT) ## the kernel-near tests under Linux 6.1 and 6.12 with cgroup v2, in QEMU
+test-kernels: tools $(AGENT) $(GUEST) ## the kernel-near tests under Linux 6.1 and 6.12 with cgroup v2, in QEMU
 	@dir="$$(mktemp -d)"; trap 'rm -r "$$dir"' EXIT; \
 	  go test -json $(KERNEL_PACKAGES:%=./%) $(KERNEL_ARGS) | tee "$$dir/host.json" | go run ./test/summary; \
 	  go test -tags kernellane -c -o "$$dir/guest.test" ./test/kernels/guest; tests=(--test "$$dir/guest.test"); \
 	  for p in $(KERNEL_PACKAGES); do go test -c -o "$$dir/$$(basename $$p).test" ./$$p; tests+=(--test "$$dir/$$(basename $$p).test"); done; \
 	  go run ./test/kernels "$${tests[@]}" --expect "$$dir/host.json" $(KERNEL_FLAGS) -- $(KERNEL_ARGS)
+
+# Real Firecracker under its real jailer, with the KVM of an emulated processor. Each case boots a guest in the guest, which takes some ten
+# seconds: `make test` runs those that no other test stands for, MICROVM_RUN=. all of them (16 minutes).
+MICROVM_CASES := a_program_prints|everything_asked|memory_over|the_disk_has|killing_ends|machine_is_found_again|starts_again_on|a_layer_is|a_disk_keeps|started_ahead_runs
+MICROVM_RUN := TestMicroVMs$$|TestGuestsOf|TestAMonitorThat|TestAGuestThat|TestAKilled/$(MICROVM_CASES)
+test-microvm: tools $(GUEST) ## microVMs of real Firecracker, in an emulated processor with virtualization
+	@dir="$$(mktemp -d)"; trap 'rm -r "$$dir"' EXIT; \
+	  go test -c -o "$$dir/microvm.test" ./internal/engine/microvm; \
+	  go run ./test/kernels --kernel 6.12 --microvm --memory 3072 --timeout 20m --test "$$dir/microvm.test" --image "deb:trixie?include=python3" -- -test.run='$(MICROVM_RUN)'
 
 demo: tools build ## create a sandbox, run a program in it, show both answers
 	@bin/outpost demo

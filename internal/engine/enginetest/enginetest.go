@@ -24,6 +24,7 @@ type Subject struct {
 	Open   func(t *testing.T) engine.Engine // a fresh one, with nothing on its host
 	Reopen func(t *testing.T) engine.Engine // as after a restart of the daemon: the same installation
 	Layers []string                         // of the default Python image
+	Only   func(name string) bool           // chooses cases; nil: all
 	Guests bool                             // machines have kernels of their own
 	AtOnce int                              // so many machines are made at once; 0: 6
 	Lacks  []string                         // protections that can't be had where the tests run, and that the engine must say are missing
@@ -43,6 +44,9 @@ type suite struct {
 // Run runs every case, each on an engine of its own that must be left with nothing on the host.
 func Run(t *testing.T, s Subject) {
 	for _, c := range slices.Concat(cases, again, ahead, warmed) {
+		if s.Only != nil && !s.Only(c.name) {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			e := s.Open(t)
 			t.Cleanup(func() { // t.Context() is already cancelled here

@@ -250,7 +250,9 @@ func (m *machine) dial(ctx context.Context) (*link.Client, error) {
 // failed says what the guest's console said last.
 func (m *machine) failed(what string, err error) error {
 	console := strings.TrimSpace(m.vm.Console())
-	if i := len(console) - 600; i > 0 {
+	if i := strings.Index(console, "Kernel panic"); i > 0 { // the rest is where it was, not why
+		console = console[i:min(len(console), i+600)]
+	} else if i := len(console) - 600; i > 0 {
 		console = "…" + console[i:]
 	}
 	if console == "" {

@@ -16,7 +16,7 @@ import (
 )
 
 // programs are the real ones.
-func programs(t *testing.T) (firecracker, jailer string) {
+func programs(t testing.TB) (firecracker, jailer string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can start a jailer")
@@ -35,7 +35,7 @@ func programs(t *testing.T) (firecracker, jailer string) {
 }
 
 // config is a machine's, whose guest can't run here without KVM, but is given to the real monitor whole.
-func config(t *testing.T, id string) vmm.Config {
+func config(t testing.TB, id string) vmm.Config {
 	t.Helper()
 	dir, err := os.MkdirTemp("/var/tmp", "outpost-test-")
 	if err != nil {
@@ -113,5 +113,25 @@ func TestAJailThatIsThereIsNotUsed(t *testing.T) {
 	}
 	if _, err := os.Stat("/etc/passwd"); err != nil {
 		t.Fatal("the link's target was removed")
+	}
+}
+
+// BenchmarkAJail is the host's share of a machine: jailer, sockets, files and all calls up to the guest's start, and its end.
+func BenchmarkAJail(b *testing.B) {
+	program, jailer := programs(b)
+	m := firecracker.New(program, jailer, 1024)
+	for b.Loop() {
+		c := config(b, "m_0123456789ab")
+		began := time.Now()
+		v, err := m.Start(b.Context(), c)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(time.Since(began).Microseconds())/1000, "ms/start")
+		v.Kill()
+		<-v.Dead()
+		if err := m.Remove(c.Dir); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
