@@ -97,12 +97,14 @@ func prepare() error {
 	}
 	binary = filepath.Join(work, "outpost")
 	root := filepath.Join("..", "..")
-	agent := filepath.Join(root, "internal", "engine", "container", "agent.bin")
-	if err := build(root, agent+".new", "./cmd/outpost-agent"); err != nil {
-		return err
-	}
-	if err := os.Rename(agent+".new", agent); err != nil {
-		return err
+	for _, inside := range [][2]string{{"container/agent.bin", "./cmd/outpost-agent"}, {"microvm/guest.bin", "./cmd/outpost-guest"}} { // each has the one before inside
+		path := filepath.Join(root, "internal", "engine", inside[0])
+		if err := build(root, path+".new", inside[1]); err != nil {
+			return err
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			return err
+		}
 	}
 	return build(root, binary, "./cmd/outpost")
 }
