@@ -127,16 +127,20 @@ const askTime = 10 * time.Second
 // isolation adds to what holds inside the guest, as its keeper read it there, what the host's kernel says of the monitor.
 func (m *machine) isolation(inner sandbox.Isolation) sandbox.Isolation {
 	i := sandbox.Isolation{Engine: "microvm", VMM: m.e.monitor.Name()}
-	i.Requested = append(slices.Clone(vmm.Protections), inner.Requested...)
-	have := append(m.vm.Isolation(), inner.Effective...)
-	i.Effective, i.Missing = []string{}, []string{}
-	for _, name := range i.Requested {
-		if slices.Contains(have, name) {
-			i.Effective = append(i.Effective, name)
-		} else {
-			i.Missing = append(i.Missing, name)
+	i.Requested, i.Effective, i.Missing = []string{}, []string{}, []string{}
+	add := func(wanted, have []string) {
+		i.Requested = append(i.Requested, wanted...)
+		for _, name := range wanted {
+			if slices.Contains(have, name) {
+				i.Effective = append(i.Effective, name)
+			} else {
+				i.Missing = append(i.Missing, name)
+			}
 		}
 	}
+	add(vmm.Protections, m.vm.Isolation()) // apart from what a guest says: it may lie about itself, and about nothing else
+	inside := slices.DeleteFunc(slices.Clone(inner.Requested), func(name string) bool { return slices.Contains(vmm.Protections, name) })
+	add(inside, inner.Effective)
 	return i
 }
 

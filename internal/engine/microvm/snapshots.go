@@ -130,7 +130,7 @@ func (e *Engine) spoilt(s *snapshot) {
 func (e *Engine) makeSnapshot(ctx context.Context, spec engine.MachineSpec) (dir string, err error) {
 	b := make([]byte, 6)
 	_, _ = rand.Read(b)
-	spec.ID, spec.SandboxID, spec.Stateful = templateMark+hex.EncodeToString(b), "", false
+	spec.ID, spec.SandboxID, spec.Stateful = templateMark+hex.EncodeToString(b), engine.Pooled, false // as a machine that is made for nobody, it yields
 	m := &machine{e: e, spec: spec}
 	var undo host.Undo
 	defer undo.Run()

@@ -36,14 +36,10 @@ func New(c net.Conn) (*Client, error) {
 	return &Client{session: s}, nil
 }
 
-// refuse ends every stream that a guest opens: it has nothing to ask.
+// refuse ends the link with a guest that opens a stream: it has nothing to ask, and what it sends there would be kept in memory.
 func refuse(s *yamux.Session) {
-	for {
-		stream, err := s.AcceptStream()
-		if err != nil {
-			return
-		}
-		stream.Close()
+	if _, err := s.AcceptStream(); err == nil {
+		s.Close()
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"net"
 	"os"
 	"testing"
+	"time"
 
+	"github.com/hashicorp/yamux"
 	"golang.org/x/sys/unix"
 
 	"outpost.run/outpost/internal/agent"
@@ -128,4 +130,66 @@ func (m machine) Isolation() sandbox.Isolation                     { return m.li
 func (m machine) Stop(ctx context.Context) error {
 	err := m.Machine.Stop(ctx)
 	return err
+}
+
+// TestAGuestThatOpensAStreamIsHungUpOn: what it sends there would be kept in the daemon's memory.
+func TestAGuestThatOpensAStreamIsHungUpOn(t *testing.T) {
+	near, far, err := pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := link.New(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	guest, err := yamux.Server(far, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer guest.Close()
+	if _, err := guest.Open(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-client.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the link lives on")
+	}
+	if err := client.Ping(t.Context()); sandbox.CodeOf(err) != sandbox.Lost {
+		t.Errorf("a call over the link that has ended: %v", err)
+	}
+}
+
+// TestAnAnswerThatIsTooLongOrNoneIsALostMachine: nothing that a guest answers is believed or waited for without an end.
+func TestAnAnswerThatIsTooLongOrNoneIsALostMachine(t *testing.T) {
+	for name, answer := range map[string]string{
+		"too long": "a\xff\xff\xff\xff", "of another kind": "Z\x00\x00\x00\x00", "no JSON": "a\x00\x00\x00\x01{", "none": "",
+		"a code of its own": "a\x00\x00\x00\x2b" + `{"Error":{"Code":"forbidden","Message":"x"}}`[:43],
+	} {
+		near, far, err := pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := link.New(near)
+		if err != nil {
+			t.Fatal(err)
+		}
+		guest, err := yamux.Server(far, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			if s, err := guest.Accept(); err == nil {
+				_, _ = s.Write([]byte(answer))
+			}
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		if err := client.Ping(ctx); sandbox.CodeOf(err) != sandbox.Lost {
+			t.Errorf("%s: %v, want %s", name, err, sandbox.Lost)
+		}
+		cancel()
+		client.Close()
+		guest.Close()
+	}
 }
