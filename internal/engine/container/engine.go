@@ -139,6 +139,9 @@ func (e *Engine) Close() {
 // DropLayers lets go of image layers whose files were removed; machines that use them go on.
 func (e *Engine) DropLayers() { e.images.drop() }
 
+// ForgetLayer lets go of a layer whose name is about to mean another one; machines that use it go on.
+func (e *Engine) ForgetLayer(layer string) { e.images.forget(layer) }
+
 // record is what a machine's name can't tell; it is written before the host is touched.
 type record struct {
 	SandboxID string

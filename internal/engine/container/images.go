@@ -96,6 +96,16 @@ func (m *imageMounts) drop() {
 	}
 }
 
+// forget lets go of one layer: what is behind its name will be another.
+func (m *imageMounts) forget(layer string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t := m.trees[layer]; t != nil {
+		m.release(t)
+		delete(m.trees, layer)
+	}
+}
+
 func (m *imageMounts) release(t *imageMount) {
 	t.tree.Close()
 	if m.kernel.Detach(t.at) == nil {

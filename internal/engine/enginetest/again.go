@@ -110,6 +110,22 @@ print(os.listdir("/opt/layer"), "/opt/layer" in open("/proc/self/mountinfo").rea
 			s.t.Error("what is not there was taken away")
 		}
 	}},
+	{"layers are shown one after the other at the same path, each for itself", func(s *suite) {
+		if len(s.layers) < 2 {
+			s.t.Skip("the image has one layer")
+		}
+		m := s.start(stateful)
+		for round := range 4 { // more often than a guest has spare drives
+			layer := s.layers[round%2]
+			if err := m.Attach(s.t.Context(), engine.Mount{Kind: engine.LayerMount, Source: layer, Path: "/opt/layer"}); err != nil {
+				s.t.Fatalf("round %d: %v", round, err)
+			}
+			s.says(m, `import os; print(os.path.exists("/opt/layer/etc/passwd"), len(os.listdir("/opt/layer")) > 0)`, []string{"True True", "False True"}[round%2])
+			if err := m.Detach(s.t.Context(), "/opt/layer"); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}},
 	{"an agent that lives answers a ping", func(s *suite) {
 		m := s.start()
 		if err := m.Ping(s.t.Context()); err != nil {

@@ -29,12 +29,13 @@ type drives struct {
 	first  int         // the number of the first spare
 
 	mu   sync.Mutex
-	used map[string]int // the numbers of spares in use, by their paths in the machine
+	used map[string]int // the numbers of spares, by the paths in the machine at which they were shown last
+	busy map[int]bool   // the numbers of those in use
 }
 
 // drivesOf says which drives a machine needs. Errors: NotSupported, Invalid.
 func (e *Engine) drivesOf(spec engine.MachineSpec) (*drives, error) {
-	d := &drives{layers: len(spec.Layers), mounts: map[int]int{}, used: map[string]int{}}
+	d := &drives{layers: len(spec.Layers), mounts: map[int]int{}, used: map[string]int{}, busy: map[int]bool{}}
 	add := func(path string, readOnly, durable bool) int {
 		d.all = append(d.all, vmm.Drive{ID: fmt.Sprintf("drive%d", len(d.all)), Path: path, ReadOnly: readOnly, Durable: durable})
 		return len(d.all) - 1
@@ -86,25 +87,22 @@ func (d *drives) take(path string) (number int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for number := d.first; number < len(d.all); number++ {
-		if !slices.Contains(values(d.used), number) {
-			d.used[path] = number
+		if !d.busy[number] {
+			d.used[path], d.busy[number] = number, true
 			return number, nil
 		}
 	}
 	return 0, sandbox.Errorf(sandbox.Capacity, nil, "the machine shows as many layers as it can")
 }
 
-func values(m map[string]int) (all []int) {
-	for _, v := range m {
-		all = append(all, v)
-	}
-	return all
-}
-
+// give gives the spare back that shows nothing at the path any more.
 func (d *drives) give(path string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.used, path)
+	if number, ok := d.used[path]; ok {
+		delete(d.used, path)
+		delete(d.busy, number)
+	}
 }
 
 // sparePath is the file behind a spare drive that shows nothing.

@@ -103,8 +103,14 @@ func (m *machine) Attach(ctx context.Context, x engine.Mount) error {
 	return nil
 }
 
-// Detach implements engine.Machine. The drive can be used again when no program uses the layer any more, which nobody tells: it stays.
-func (m *machine) Detach(ctx context.Context, path string) error { return m.link.Detach(ctx, path) }
+// Detach implements engine.Machine. A drive whose layer a program still uses is not used again.
+func (m *machine) Detach(ctx context.Context, path string) error {
+	released, err := m.link.Detach(ctx, path)
+	if released {
+		m.drives.give(path)
+	}
+	return err
+}
 
 // Network implements engine.Machine.
 func (m *machine) Network() (engine.Network, error) { return m.link.Network(), nil }
@@ -215,6 +221,9 @@ func (e *Engine) Recover(ctx context.Context, h engine.Handle) (engine.Machine, 
 	if hello, err := m.link.Hello(limited); err != nil || !hello.Started {
 		m.link.Close()
 		return nil, gone(err)
+	}
+	for number := m.drives.first; number < len(m.drives.all); number++ { // what the former daemon showed may still be in use
+		m.drives.busy[number] = !m.link.Release(limited, device(number))
 	}
 	return m, nil
 }

@@ -240,10 +240,13 @@ func (v *machine) Dial(ctx context.Context) (net.Conn, error) {
 
 // SetDrive implements vmm.VM. Each file comes by a name of its own: the former may be in use.
 func (v *machine) SetDrive(ctx context.Context, id, path string) error {
-	v.set++
-	name := fmt.Sprintf("%s-%d", id, v.set)
-	if err := v.bring(path, name, true); err != nil {
-		return err
+	name := ""
+	for err := error(unix.EEXIST); errors.Is(err, unix.EEXIST); { // a former daemon has brought some
+		v.set++
+		name = fmt.Sprintf("%s-%d", id, v.set)
+		if err = v.bring(path, name, true); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
 	}
 	return v.api.do(ctx, call{"PATCH", "/drives/" + id, driveChange{id, "/" + name}})
 }

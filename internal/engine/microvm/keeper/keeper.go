@@ -47,6 +47,7 @@ func Run() error {
 	k := &keeper{guest: &link.Guest{
 		Engine: machines, Hello: link.Hello{Build: boot.Parameter("outpost.build"), Kernel: unix.ByteSliceToString(uts.Release[:])},
 		Rehearse: func(ctx context.Context, spec engine.MachineSpec) error { return rehearse(ctx, machines, spec) },
+		Release:  func(device string) bool { machines.ForgetLayer(device); return boot.Unused(device) },
 		Renew:    renew, Died: off, Halted: off,
 	}}
 	fmt.Println("outpost: ready")

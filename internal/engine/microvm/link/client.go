@@ -165,10 +165,16 @@ func (c *Client) Attach(ctx context.Context, m engine.Mount) error {
 	return err
 }
 
-// Detach is engine.Machine's.
-func (c *Client) Detach(ctx context.Context, path string) error {
-	_, err := c.do(ctx, request{Detach: path})
-	return err
+// Detach is engine.Machine's. released: what Attach showed there may be exchanged for something else.
+func (c *Client) Detach(ctx context.Context, path string) (released bool, err error) {
+	a, err := c.do(ctx, request{Detach: path})
+	return a.Released, err
+}
+
+// Release says whether nothing in the guest uses a device that Attach showed once, so that it may be exchanged for something else.
+func (c *Client) Release(ctx context.Context, device string) bool {
+	a, err := c.do(ctx, request{Release: device})
+	return err == nil && a.Released
 }
 
 // Ping is engine.Machine's.

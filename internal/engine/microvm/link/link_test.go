@@ -77,7 +77,7 @@ func (d distant) Start(ctx context.Context, spec engine.MachineSpec) (engine.Mac
 	if err != nil {
 		return nil, err
 	}
-	guest := &link.Guest{Engine: d.Engine, Died: func() {}, Halted: func() {}}
+	guest := &link.Guest{Engine: d.Engine, Release: func(string) bool { return false }, Died: func() {}, Halted: func() {}}
 	go func() { _ = guest.Serve(far) }()
 	client, err := link.New(near)
 	if err != nil {
@@ -123,10 +123,13 @@ func (m machine) Park(ctx context.Context, x engine.ExecSpec) (engine.Exec, erro
 }
 func (m machine) Warm(ctx context.Context, w agent.Warm) error     { return m.link.Warm(ctx, w) }
 func (m machine) Attach(ctx context.Context, x engine.Mount) error { return m.link.Attach(ctx, x) }
-func (m machine) Detach(ctx context.Context, path string) error    { return m.link.Detach(ctx, path) }
-func (m machine) Ping(ctx context.Context) error                   { return m.link.Ping(ctx) }
-func (m machine) Network() (engine.Network, error)                 { return m.link.Network(), nil }
-func (m machine) Isolation() sandbox.Isolation                     { return m.link.Isolation(context.Background()) }
+func (m machine) Detach(ctx context.Context, path string) error {
+	_, err := m.link.Detach(ctx, path)
+	return err
+}
+func (m machine) Ping(ctx context.Context) error   { return m.link.Ping(ctx) }
+func (m machine) Network() (engine.Network, error) { return m.link.Network(), nil }
+func (m machine) Isolation() sandbox.Isolation     { return m.link.Isolation(context.Background()) }
 func (m machine) Stop(ctx context.Context) error {
 	err := m.Machine.Stop(ctx)
 	return err

@@ -16,9 +16,11 @@ import (
 
 // Guest is the other side of a link: it has at most one machine.
 type Guest struct {
-	Engine   engine.Engine
-	Hello    Hello
-	Renew    func(Renewal) error
+	Engine engine.Engine
+	Hello  Hello
+	Renew  func(Renewal) error
+	// Release lets go of what a mount that is no longer shown was made of, and says whether nothing uses it any more.
+	Release  func(source string) bool
 	Rehearse func(context.Context, engine.MachineSpec) error
 	Died     func() // called when the machine has ended by itself
 	Halted   func() // called when it was halted at the daemon's word, after that was answered
@@ -29,6 +31,7 @@ type Guest struct {
 	network   engine.Network
 	execs     map[string]engine.Exec
 	calls     map[uint64]context.CancelFunc
+	shown     map[string]string // the sources of mounts, by their paths
 	listeners map[string]net.Listener
 }
 
@@ -145,9 +148,21 @@ func (g *Guest) answer(ctx context.Context, q request) (a answer, then func(*con
 	case q.Warm != nil:
 		err = m.Warm(ctx, *q.Warm)
 	case q.Attach != nil:
-		err = m.Attach(ctx, *q.Attach)
+		if err = m.Attach(ctx, *q.Attach); err == nil {
+			g.mu.Lock()
+			g.shown[q.Attach.Path] = q.Attach.Source
+			g.mu.Unlock()
+		}
 	case q.Detach != "":
-		err = m.Detach(ctx, q.Detach)
+		if err = m.Detach(ctx, q.Detach); err == nil {
+			g.mu.Lock()
+			source := g.shown[q.Detach]
+			delete(g.shown, q.Detach)
+			g.mu.Unlock()
+			a.Released = source != "" && g.Release(source)
+		}
+	case q.Release != "":
+		a.Released = g.Release(q.Release)
 	case q.Ping:
 		err = m.Ping(ctx)
 	case q.Isolation:
@@ -174,7 +189,7 @@ func (g *Guest) start(ctx context.Context, spec engine.MachineSpec) (a answer, t
 	if err != nil {
 		return a, nil, err
 	}
-	g.machine, g.execs, g.listeners = m, map[string]engine.Exec{}, map[string]net.Listener{}
+	g.machine, g.execs, g.listeners, g.shown = m, map[string]engine.Exec{}, map[string]net.Listener{}, map[string]string{}
 	go g.watch(m)
 	i := m.Isolation()
 	return answer{Isolation: &i}, nil, nil

@@ -49,6 +49,7 @@ type request struct {
 	Warm      *agent.Warm         `json:",omitempty"`
 	Attach    *engine.Mount       `json:",omitempty"`
 	Detach    string              `json:",omitempty"`
+	Release   string              `json:",omitempty"` // a device
 	Ping      bool                `json:",omitempty"`
 	Isolation bool                `json:",omitempty"`
 	Halt      bool                `json:",omitempty"`
@@ -70,6 +71,7 @@ type answer struct {
 	Hello     *Hello             `json:",omitempty"`
 	Isolation *sandbox.Isolation `json:",omitempty"`
 	Warm      bool               `json:",omitempty"`
+	Released  bool               `json:",omitempty"` // of Detach and Release: nothing uses the device any more
 	Usage     *sandbox.Usage     `json:",omitempty"`
 	OOM       bool               `json:",omitempty"`
 }
