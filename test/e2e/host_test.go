@@ -20,15 +20,20 @@ func (s *server) held(t testing.TB) []string {
 	mark := "outpost-" + strings.TrimSpace(string(b))
 	var all []string
 	for _, depth := range []string{"", "*/"} { // v2, or a hierarchy a controller
-		groups, _ := filepath.Glob("/sys/fs/cgroup/" + depth + mark + "/m_*")
-		all = append(all, groups...)
+		for _, engine := range []string{"", "-vm"} {
+			groups, _ := filepath.Glob("/sys/fs/cgroup/" + depth + mark + engine + "/*_*") // machines, and guests that become snapshots
+			all = append(all, groups...)
+		}
 	}
-	for _, dir := range []string{"run", "disks", "volumes", "gpus"} {
+	for _, dir := range []string{"run", "disks", "volumes", "gpus", "vms", "vmdisks"} {
 		entries, err := os.ReadDir(filepath.Join(s.dir, dir))
-		if err != nil {
+		if err != nil && !(strings.HasPrefix(dir, "vm") && os.IsNotExist(err)) { // without microVMs there are none
 			t.Fatal(err)
 		}
 		for _, e := range entries {
+			if e.Name() == "spare.img" { // is behind drives that show nothing
+				continue
+			}
 			all = append(all, filepath.Join(s.dir, dir, e.Name()))
 		}
 	}
@@ -40,7 +45,7 @@ func (s *server) held(t testing.TB) []string {
 	}
 	processes, _ := filepath.Glob("/proc/[0-9]*/cgroup")
 	for _, f := range processes {
-		if b, _ := os.ReadFile(f); livesIn(string(b), "/"+mark+"/") {
+		if b, _ := os.ReadFile(f); livesIn(string(b), "/"+mark+"/") || livesIn(string(b), "/"+mark+"-vm/") {
 			all = append(all, filepath.Dir(f))
 		}
 	}
@@ -55,7 +60,7 @@ func (s *server) groups(t testing.TB) (all []string) {
 		t.Fatal(err)
 	}
 	for _, depth := range []string{"", "*/"} {
-		found, _ := filepath.Glob("/sys/fs/cgroup/" + depth + "outpost-" + strings.TrimSpace(string(b)))
+		found, _ := filepath.Glob("/sys/fs/cgroup/" + depth + "outpost-" + strings.TrimSpace(string(b)) + "*")
 		all = append(all, found...)
 	}
 	return all
