@@ -21,7 +21,7 @@ func (s *server) held(t testing.TB) []string {
 	var all []string
 	for _, depth := range []string{"", "*/"} { // v2, or a hierarchy a controller
 		for _, engine := range []string{"", "-vm"} {
-			groups, _ := filepath.Glob("/sys/fs/cgroup/" + depth + mark + engine + "/*_*") // machines, and guests that become snapshots
+			groups, _ := filepath.Glob("/sys/fs/cgroup/" + depth + mark + engine + "/[mt]_*") // machines, and guests that become snapshots
 			all = append(all, groups...)
 		}
 	}
