@@ -37,6 +37,7 @@ const (
 	DepsFailed             Code = "deps_failed"
 	SandboxStopped         Code = "sandbox_stopped"
 	NotStateful            Code = "not_stateful"
+	AlreadyFinished        Code = "already_finished"
 	IdempotencyMismatch    Code = "idempotency_mismatch"
 	RateLimited            Code = "rate_limited"
 	QuotaExceeded          Code = "quota_exceeded"

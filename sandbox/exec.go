@@ -25,7 +25,7 @@ type ExecRequest struct {
 	OutputEncoding *string                `json:"output_encoding,omitempty" enum:"utf8,base64"`
 	MaxOutputBytes *int                   `json:"max_output_bytes,omitempty" minimum:"1" maximum:"16777216" doc:"Of each stream; 1 MiB unless given."`
 	OnDisconnect   *string                `json:"on_disconnect,omitempty" enum:"kill,keep" doc:"What becomes of the program when the client goes away; kill, with an Idempotency-Key keep."`
-	Background     *bool                  `json:"background,omitempty" doc:"Not supported yet."`
+	Background     *bool                  `json:"background,omitempty" doc:"In a stateful sandbox: the answer is 201 with the exec's state at once; its end and output are told by execs. Without a time of its own it has no deadline, and it outlives the server."`
 }
 
 // ExecuteRequest is the body of execute: the fields of exec and of create; with sandbox_id those of exec alone.

@@ -22,6 +22,7 @@ import (
 	"outpost.run/outpost/internal/metrics"
 	"outpost.run/outpost/internal/server"
 	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/internal/spool"
 	"outpost.run/outpost/internal/store/sqlite"
 )
 
@@ -101,7 +102,14 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	}
 	rules := c.ForPolicy()
 	rules.MicroVM = noMicroVM
-	svc := service.New(service.Config{Policy: rules, Store: store, Runtime: machines, RootToken: token, Log: log, Ended: measures.ExecEnds})
+	output, err := spool.Open(filepath.Join(c.DataDir, "output"), int64(c.Output.KeepMB)<<20)
+	if err != nil {
+		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
+	}
+	svc := service.New(service.Config{
+		Policy: rules, Store: store, Runtime: machines, RootToken: token, Log: log, Ended: measures.ExecEnds,
+		Output: output, MaxOutput: int64(c.Output.StreamMB) << 20,
+	})
 	measures.WatchLoad(svc.Load)
 	if err := svc.Start(ctx); err != nil {
 		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))

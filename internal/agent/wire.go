@@ -134,6 +134,7 @@ type Run struct {
 	MaxOutput   int64  // of each stream; the rest is counted and dropped
 	Files       int    // so many follow
 	Collect     []string
+	Stays       bool // it lives on when the connection ends; what it writes then is dropped
 	KillRest    bool // what still runs when the first process ends is killed
 }
 

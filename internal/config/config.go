@@ -29,6 +29,7 @@ type Config struct {
 	Images    Images              `json:"images"`
 	Deps      Deps                `json:"deps"`
 	Compiled  Compiled            `json:"compiled"`
+	Output    Output              `json:"output"`
 	GPUs      map[string][]string `json:"gpus" doc:"CDI device names by kind of GPU"`
 	CDIDirs   []string            `json:"cdi_dirs" doc:"folders of CDI specifications; /etc/cdi and /var/run/cdi unless given"`
 	Disk      Disk                `json:"disk"`
@@ -112,6 +113,12 @@ type Compiled struct {
 	KeepMB int `json:"keep_mb" minimum:"0" doc:"MiB of compiled programs that are kept; 0 compiles each anew"`
 }
 
+// Output is what is kept of what programs write, for ten minutes after their end.
+type Output struct {
+	StreamMB int `json:"stream_mb" minimum:"0" doc:"MiB kept of each stream of an exec, for who comes back for it; a result has max_output_bytes anyway"`
+	KeepMB   int `json:"keep_mb" minimum:"64" doc:"MiB of output kept on the disk in all"`
+}
+
 // Disk keeps the host's disk from filling up.
 type Disk struct {
 	ReserveMB  int `json:"reserve_mb" minimum:"0" doc:"MiB of the data directory's file system that no sandbox may count on"`
@@ -189,7 +196,7 @@ func Default() Config {
 			Python: p.Images["python"], Bash: p.Images["bash"], Node: p.Images["node"], Go: p.Images["go"], Rust: p.Images["rust"], StoreGB: 20,
 		},
 		Ports: Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container", MicroVM: MicroVM{VMM: "firecracker", Snapshots: true}},
-		Compiled: Compiled{KeepMB: 1024},
+		Compiled: Compiled{KeepMB: 1024}, Output: Output{StreamMB: 256, KeepMB: 4096},
 		Pool:     Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, ResultsTTLHours: 168},
 		Disk: Disk{ReserveMB: 1024, Overcommit: 10}, DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
 		Metrics: Metrics{Access: "operator"},

@@ -41,13 +41,15 @@ var agentTime = 30 * time.Second
 type execution struct {
 	place   engine.Exec
 	compile *compilation  // nil: nothing of it is kept
+	stays   bool          // its program outlives the server
 	done    chan struct{} // closed when it has answered
 
 	mu              sync.Mutex
 	why             ending
 	stopped         chan struct{} // closed when why was set
 	started, exited time.Time     // of the program; zero: not yet
-	alarm           *time.Timer   // ends what takes too long
+	told            chan<- struct{}
+	alarm           *time.Timer // ends what takes too long
 }
 
 // within lets the phase that begins now end as why after limit.
@@ -62,7 +64,13 @@ func (x *execution) starts(limit time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.started = time.Now()
-	x.within(limit, endDeadline)
+	select {
+	case x.told <- struct{}{}:
+	default: // nobody wants to know
+	}
+	if x.within(limit, endDeadline); limit == 0 {
+		x.alarm.Stop() // in the background, without a time of its own
+	}
 }
 
 func (x *execution) exits(agent.Exit) {
@@ -96,7 +104,9 @@ func (x *execution) end(why ending) {
 	}
 	x.why = why
 	close(x.stopped)
-	_ = x.place.Kill()
+	if !x.stays || why != endLost {
+		_ = x.place.Kill()
+	}
 }
 
 func (x *execution) ended() ending {
@@ -147,7 +157,7 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 		return n.notBegun(ctx, b, err)
 	}
 	defer place.Close()
-	x := &execution{place: place, compile: c, done: make(chan struct{}), stopped: make(chan struct{})}
+	x := &execution{place: place, compile: c, stays: e.Background, told: out.Started, done: make(chan struct{}), stopped: make(chan struct{})}
 	defer close(x.done)
 	if err := n.admit(b, x); err != nil {
 		return service.ExecOutcome{}, err
@@ -345,7 +355,7 @@ func (x *execution) conclude(o *service.ExecOutcome, a answer) {
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func program(b *box, e service.ExecSpec) agent.Run {
-	r := agent.Run{Argv: e.Command, Args: e.Args, Env: environment(b, e.Env), Dir: e.WorkingDir, MaxOutput: e.MaxOutputBytes, Collect: e.Collect}
+	r := agent.Run{Argv: e.Command, Args: e.Args, Env: environment(b, e.Env), Dir: e.WorkingDir, MaxOutput: e.MaxOutputBytes, Collect: e.Collect, Stays: e.Background}
 	if r.Dir == "" {
 		r.Dir = b.spec.WorkingDir
 	}

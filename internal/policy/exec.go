@@ -25,6 +25,7 @@ type Exec struct {
 	MaxOutputBytes int
 	Base64Output   bool
 	OnDisconnect   string // kill, keep, or "" where the request does not say
+	Background     bool
 }
 
 // defaultOutputBytes is what is kept of a stream unless the request says more.
@@ -33,7 +34,7 @@ const defaultOutputBytes = 1 << 20
 // Exec applies the policy to an exec in a sandbox of that language and those limits. faults are those that reading the
 // request gave; all of both are listed.
 //
-// Errors, the first that applies: Invalid, PolicyFloor, UnsupportedLanguage, NotSupported.
+// Errors, the first that applies: Invalid, PolicyFloor, UnsupportedLanguage.
 func (p Policy) Exec(r sandbox.ExecRequest, language string, of sandbox.Limits, faults sandbox.Faults) (Exec, error) {
 	e := Exec{
 		Code: r.Code, Command: r.Command, Language: language, Args: r.Args, Env: r.Env, Files: r.Files, Collect: r.Collect,
@@ -73,6 +74,12 @@ func (p Policy) Exec(r sandbox.ExecRequest, language string, of sandbox.Limits, 
 	if r.OnDisconnect != nil {
 		e.OnDisconnect = *r.OnDisconnect
 	}
+	if r.Background != nil && *r.Background {
+		e.Background = true
+		if r.TimeoutSecs == nil && (r.ResourceLimits == nil || r.ResourceLimits.TimeoutMS == nil) {
+			e.Limits.TimeoutMS = 0 // a server is to run until somebody ends it
+		}
+	}
 	return e, p.verdictOfExec(r, &e, faults, below)
 }
 
@@ -89,7 +96,7 @@ func (p Policy) verdictOfExec(r sandbox.ExecRequest, e *Exec, faults, below sand
 			return err
 		}
 	}
-	return laterOfExec(r).Err(sandbox.NotSupported)
+	return nil
 }
 
 func checkProgram(r sandbox.ExecRequest, faults *sandbox.Faults) {

@@ -40,6 +40,7 @@ var statuses = map[sandbox.Code]int{
 	sandbox.DepsFailed:             http.StatusUnprocessableEntity,
 	sandbox.SandboxStopped:         http.StatusConflict,
 	sandbox.NotStateful:            http.StatusConflict,
+	sandbox.AlreadyFinished:        http.StatusConflict,
 	sandbox.RateLimited:            http.StatusTooManyRequests,
 	sandbox.QuotaExceeded:          http.StatusTooManyRequests,
 	sandbox.ImagePreparing:         http.StatusServiceUnavailable,

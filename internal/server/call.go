@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/sha256"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -22,9 +23,13 @@ type call struct {
 	namespace string // of the path; "" where it has none
 	id        string // of the path
 	guestPort string // of the path
+	execID    string // of the path
+	pid       string // of the path
 	rawQuery  string
 	body      []byte
-	once      bool // it has an Idempotency-Key
+	in        io.Reader              // the body of a route that takes bytes
+	once      bool                   // it has an Idempotency-Key
+	begins    func(*service.Running) // hears of the exec's record; nil: nobody does
 }
 
 // decode reads the body; faults are for the use case, which adds its own.
@@ -42,7 +47,7 @@ func (c *call) lasting() context.Context {
 func (s *Server) handle(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		traceOf(r).route = rt.path
-		c := &call{ctx: r.Context(), id: pathValue(r, "id"), namespace: pathValue(r, "namespace"), guestPort: pathValue(r, "guest_port"), rawQuery: r.URL.RawQuery}
+		c := &call{ctx: r.Context(), id: pathValue(r, "id"), namespace: pathValue(r, "namespace"), guestPort: pathValue(r, "guest_port"), execID: pathValue(r, "exec_id"), pid: pathValue(r, "pid"), rawQuery: r.URL.RawQuery}
 		if err := s.admit(w, r, rt, c); err != nil {
 			s.fail(w, r, err)
 			return
@@ -75,6 +80,10 @@ func (s *Server) handle(rt route) http.HandlerFunc {
 			}
 			c.body = body
 		}
+		if rt.live && wantsEvents(r) {
+			s.liveExec(w, r, rt, c)
+			return
+		}
 		a, err := s.answer(r, rt, c)
 		if err != nil {
 			traceOf(r).err = err
@@ -87,6 +96,9 @@ func (s *Server) handle(rt route) http.HandlerFunc {
 func (s *Server) answer(r *http.Request, rt route, c *call) (service.Answer, error) {
 	run := func() (service.Answer, error) {
 		body, err := rt.handler(c)
+		if other, is := body.(created); is && err == nil {
+			return answerOf(http.StatusCreated, other.body, nil), nil
+		}
 		return answerOf(rt.status, body, err), err
 	}
 	key, given := r.Header["Idempotency-Key"]

@@ -104,6 +104,14 @@ func (o *stream) send(text string) error {
 	return o.rc.Flush()
 }
 
+// event sends one event with its data as JSON.
+func (o *stream) event(name string, data any) error { return o.send(eventText(name, encode(data))) }
+
+// eventText is an event as it travels; data is one line of JSON with its end.
+func eventText(name string, data []byte) string {
+	return "event: " + name + "\ndata: " + string(data) + "\n"
+}
+
 // maxStreams is how many streams one credential may have open: each holds a connection for as long as it likes.
 const maxStreams = 64
 

@@ -18,6 +18,7 @@ import (
 	"outpost.run/outpost/internal/policy"
 	"outpost.run/outpost/internal/server"
 	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/internal/spool"
 	"outpost.run/outpost/internal/store/sqlite"
 	"outpost.run/outpost/sandbox"
 )
@@ -161,7 +162,11 @@ func start(t *testing.T, change func(*settings)) *fixture {
 	f := &fixture{T: t, paper: newPaper(), log: &bytes.Buffer{}, file: s.file}
 	log := slog.New(slog.NewTextHandler(&locked{w: f.log}, nil))
 	measures := metrics.New()
-	f.svc = service.New(service.Config{Policy: s.policy, Store: store, Runtime: f.paper, RootToken: rootToken, Log: log, Ended: measures.ExecEnds})
+	output, err := spool.Open(t.TempDir(), 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.svc = service.New(service.Config{Output: output, Policy: s.policy, Store: store, Runtime: f.paper, RootToken: rootToken, Log: log, Ended: measures.ExecEnds})
 	measures.WatchLoad(f.svc.Load)
 	if err := f.svc.Start(t.Context()); err != nil {
 		t.Fatal(err)

@@ -107,10 +107,15 @@ func answerDoc(r route, schemas huma.Registry) *huma.Response {
 		a.Content = map[string]*huma.MediaType{strings.Split(r.page.contentType, ";")[0]: {}}
 	case r.direct != nil:
 		a.Content = map[string]*huma.MediaType{"text/plain": {}}
+	case r.media != "":
+		a.Content = map[string]*huma.MediaType{r.media: {}}
 	case r.stream != nil:
 		a.Content = map[string]*huma.MediaType{"text/event-stream": {Schema: schemas.Schema(r.response, true, r.response.Name())}}
 	case r.response != nil:
 		a.Content = map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(r.response, true, r.response.Name())}}
+		if r.live {
+			a.Content["text/event-stream"] = &huma.MediaType{}
+		}
 	}
 	return a
 }

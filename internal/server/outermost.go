@@ -41,18 +41,32 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
 		defer func() {
-			if p := recover(); p != nil && p != http.ErrAbortHandler {
-				s.log.Error("a handler panicked", "request_id", t.requestID, "panic", p, "stack", string(debug.Stack()))
+			aborted := recover()
+			if aborted != nil && aborted != http.ErrAbortHandler {
+				s.panicked(r, aborted)
 				if out.status == 0 {
-					s.fail(out, r, sandbox.Errorf(sandbox.Internal, nil, "the server failed; its log says more under this request id"))
+					s.fail(out, r, failed())
 				}
+				aborted = nil
 			}
 			took := time.Since(began)
 			s.logCall(r, t, out, took)
 			s.metrics.CallEnds(metrics.Call{Method: r.Method, Route: t.route, Status: out.status, Code: failure(t, out), Took: took})
+			if aborted != nil {
+				panic(aborted) // net/http ends the connection, so that nobody takes what came for the whole
+			}
 		}()
 		next.ServeHTTP(out, r)
 	})
+}
+
+// panicked notes a bug.
+func (s *Server) panicked(r *http.Request, p any) {
+	s.log.Error("a handler panicked", "request_id", traceOf(r).requestID, "panic", p, "stack", string(debug.Stack()))
+}
+
+func failed() error {
+	return sandbox.Errorf(sandbox.Internal, nil, "the server failed; its log says more under this request id")
 }
 
 // failure is the code of a call that failed. A client that went away is no failure.

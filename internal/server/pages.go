@@ -28,7 +28,7 @@ type param struct {
 func paging(sorts []string) []param {
 	return []param{
 		{name: "page", doc: "from 1"}, {name: "per_page", doc: "1 to 100; 20 unless given"},
-		{name: "sort", doc: "created_at unless given", enum: sorts}, {name: "order", doc: "desc unless given", enum: []string{"asc", "desc"}},
+		{name: "sort", doc: sorts[0] + " unless given", enum: sorts}, {name: "order", doc: "desc unless given", enum: []string{"asc", "desc"}},
 	}
 }
 
@@ -68,6 +68,19 @@ func readPaging(q url.Values, faults *sandbox.Faults) service.Paging {
 		Sort:       q.Get("sort"),
 		Descending: q.Get("order") != "asc",
 	}
+}
+
+// readCount reads an integer from 0 on; 0 where it is not given.
+func readCount(q url.Values, name string, most int64, faults *sandbox.Faults) int64 {
+	if !q.Has(name) {
+		return 0
+	}
+	n, err := strconv.ParseInt(q.Get(name), 10, 64)
+	if err != nil || n < 0 || n > most || q.Get(name)[0] == '+' {
+		faults.Add(name, "must be an integer from 0 to %d", most)
+		return 0
+	}
+	return n
 }
 
 func readNumber(q url.Values, name string, unset, most int, faults *sandbox.Faults) int {

@@ -19,6 +19,8 @@ type route struct {
 	status       int          // of success
 	response     reflect.Type // nil: no body
 	idempotent   bool         // takes an Idempotency-Key
+	live         bool         // answers an exec as server-sent events where the client wants them
+	media        string       // of what stream answers; "" server-sent events
 	handler      func(*call) (any, error)
 	page         *page                                  // instead of a handler
 	direct       http.Handler                           // instead of a handler: text/plain that it writes itself
@@ -34,6 +36,7 @@ type page struct {
 const (
 	namespace   = "/auth/v1/seed/{namespace}"
 	ofNamespace = namespace + "/sandbox"
+	anExec      = ofNamespace + "/{id}/execs/{exec_id}"
 	pats        = "/auth/v1/pat"
 	keys        = "/auth/v1/api_keys"
 )
@@ -50,8 +53,12 @@ func (s *Server) table() []route {
 		{method: "GET", path: ofNamespace, access: readers, summary: "List sandboxes", params: sandboxParams, status: http.StatusOK, response: typeOf[sandbox.Page[sandbox.Sandbox]](), handler: s.listSandboxes(sandboxParams)},
 		{method: "GET", path: ofNamespace + "/{id}", access: readers, summary: "Get a sandbox", status: http.StatusOK, response: typeOf[sandbox.Sandbox](), handler: s.getSandbox},
 		{method: "DELETE", path: ofNamespace + "/{id}", access: writers, summary: "Delete a sandbox and everything in it", status: http.StatusNoContent, handler: s.deleteSandbox},
-		{method: "POST", path: ofNamespace + "/{id}/exec", access: writers, summary: "Run a program in a sandbox", request: typeOf[sandbox.ExecRequest](), status: http.StatusOK, response: typeOf[sandbox.ExecResult](), idempotent: true, handler: s.exec},
-		{method: "POST", path: ofNamespace + "/execute", access: writers, summary: "Run a program in a fresh machine, or in the sandbox of sandbox_id", request: typeOf[sandbox.ExecuteRequest](), status: http.StatusOK, response: typeOf[sandbox.ExecResult](), idempotent: true, handler: s.execute},
+		{method: "POST", path: ofNamespace + "/{id}/exec", access: writers, summary: "Run a program in a sandbox", request: typeOf[sandbox.ExecRequest](), status: http.StatusOK, response: typeOf[sandbox.ExecResult](), idempotent: true, live: true, handler: s.exec},
+		{method: "POST", path: ofNamespace + "/execute", access: writers, summary: "Run a program in a fresh machine, or in the sandbox of sandbox_id", request: typeOf[sandbox.ExecuteRequest](), status: http.StatusOK, response: typeOf[sandbox.ExecResult](), idempotent: true, live: true, handler: s.execute},
+		{method: "GET", path: ofNamespace + "/{id}/execs", access: readers, summary: "List the execs of a sandbox that run or ended in the last ten minutes", params: execsParams, status: http.StatusOK, response: typeOf[sandbox.Page[sandbox.ExecState]](), handler: s.listExecs},
+		{method: "GET", path: anExec, access: readers, summary: "Get an exec with its result", status: http.StatusOK, response: typeOf[sandbox.ExecState](), handler: s.getExec},
+		{method: "POST", path: anExec + "/cancel", access: writers, summary: "Kill an exec's program", status: http.StatusOK, response: typeOf[sandbox.ExecState](), handler: s.cancelExec},
+		{method: "GET", path: anExec + "/output", access: readers, summary: "Output of an exec from an offset on: X-Next-Offset is where to go on, X-Finished whether more can come", params: outputParams, status: http.StatusOK, media: "application/octet-stream", stream: s.execOutput},
 		{method: "PATCH", path: ofNamespace + "/{id}", access: writers, summary: "Change name, labels and times of a sandbox", request: typeOf[sandbox.PatchRequest](), status: http.StatusOK, response: typeOf[sandbox.Sandbox](), handler: s.patchSandbox},
 		{method: "POST", path: ofNamespace + "/{id}/stop", access: writers, summary: "Stop a stateful sandbox: its files stay, memory and processes go", status: http.StatusOK, response: typeOf[sandbox.Sandbox](), idempotent: true, handler: s.stopSandbox},
 		{method: "POST", path: ofNamespace + "/{id}/start", access: writers, summary: "Start a stopped or lost stateful sandbox on its files", status: http.StatusOK, response: typeOf[sandbox.Sandbox](), idempotent: true, handler: s.startSandbox},

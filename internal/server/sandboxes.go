@@ -57,21 +57,3 @@ func (s *Server) stopSandbox(c *call) (any, error) { return s.svc.Stop(c.ctx, c.
 func (s *Server) startSandbox(c *call) (any, error) {
 	return s.svc.StartAgain(c.ctx, c.namespace, c.id)
 }
-
-func (s *Server) exec(c *call) (any, error) {
-	var r sandbox.ExecRequest
-	faults, err := c.decode(&r)
-	if err != nil {
-		return nil, err
-	}
-	return s.svc.Exec(c.ctx, c.namespace, c.id, r, faults, c.once)
-}
-
-func (s *Server) execute(c *call) (any, error) {
-	var r sandbox.ExecuteRequest
-	faults, err := c.decode(&r)
-	if err != nil {
-		return nil, err
-	}
-	return s.svc.Execute(c.ctx, c.caller, c.namespace, r, faults, c.once)
-}

@@ -49,6 +49,7 @@ func (s *Service) delete(ctx context.Context, l *live, reason string) error {
 	s.mu.Lock()
 	delete(s.live, record.ID)
 	s.mu.Unlock()
+	s.execs.forgetOf(record.ID)
 	s.inuse.giveSandbox(record.Namespace)
 	s.note(ctx, record.Namespace, sandbox.Event{SandboxID: record.ID, Type: sandbox.DeletedEvent, Reason: reason})
 	return nil

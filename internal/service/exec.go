@@ -10,39 +10,75 @@ import (
 	"outpost.run/outpost/sandbox"
 )
 
+// How says how an exec is run for its client.
+type How struct {
+	Keep   bool           // the program goes on when the client goes away, unless the request says kill
+	Begins func(*Running) // is told of the record before anything runs; nil: nobody is
+}
+
 // Exec runs one program in a sandbox. ctx is the client's: it ends when the client goes away, which kills the program
 // unless the request says keep, or says nothing and keep is the default of this call. faults are what reading the
 // request gave.
 //
-// Errors: NotFound, those of policy.Exec and of Runtime.Exec, QuotaExceeded, Capacity (its turn did not come in time),
-// SandboxStopped, Conflict (a failed sandbox), Lost, ShuttingDown.
-func (s *Service) Exec(ctx context.Context, namespace, id string, r sandbox.ExecRequest, faults sandbox.Faults, keep bool) (sandbox.ExecResult, error) {
+// With background it returns at once, and the answer is the exec's state alone; else the result alone.
+//
+// Errors: NotFound, those of policy.Exec and of Runtime.Exec, NotStateful (background), QuotaExceeded, Capacity (its turn
+// did not come in time), SandboxStopped, Conflict (a failed sandbox), Lost, ShuttingDown.
+func (s *Service) Exec(ctx context.Context, namespace, id string, r sandbox.ExecRequest, faults sandbox.Faults, how How) (*sandbox.ExecResult, *sandbox.ExecState, error) {
 	l, record, err := s.find(namespace, id)
 	if err != nil {
-		return sandbox.ExecResult{}, err
+		return nil, nil, err
 	}
 	p, err := s.policy.Exec(r, record.Language, record.ResourceLimits, faults)
 	if err != nil {
-		return sandbox.ExecResult{}, err
+		return nil, nil, err
+	}
+	if p.Background && record.Mode != sandbox.Stateful {
+		return nil, nil, sandbox.Errorf(sandbox.NotStateful, nil, "only a stateful sandbox can run a program in the background: create one with mode stateful")
 	}
 	if err := usable(record); err != nil {
-		return sandbox.ExecResult{}, err
+		return nil, nil, err
 	}
-	done, err := s.beginExec(namespace)
+	done, err := s.beginExec(namespace, p.Background)
 	if err != nil {
-		return sandbox.ExecResult{}, err
+		return nil, nil, err
 	}
-	defer done()
-	defer l.hold()()
-	ctx = whileWanted(ctx, p, keep)
+	ctx, cancel := context.WithCancel(whileWanted(ctx, p, how.Keep))
+	spec := s.execSpec(p)
+	e := s.execs.open(namespace, id, spec, p, cancel)
+	if how.Begins != nil {
+		how.Begins(&e.Running)
+	}
+	letGo := l.hold()
+	finish := func() (*sandbox.ExecResult, error) {
+		defer done()
+		defer letGo()
+		defer cancel()
+		defer s.execs.abandon(e)
+		return s.inTurn(ctx, l, e, spec)
+	}
+	if p.Background {
+		state := e.state(false)
+		go finish() //nolint:errcheck // its record says it
+		return nil, &state, nil
+	}
+	result, err := finish()
+	return result, nil, err
+}
+
+// inTurn runs an exec when there is room for it in its sandbox; one in the background takes nobody's.
+func (s *Service) inTurn(ctx context.Context, l *live, e *exec, spec ExecSpec) (*sandbox.ExecResult, error) {
 	queued := time.Now()
-	if err := l.wait(ctx, time.Duration(p.Limits.TimeoutMS)*time.Millisecond); err != nil {
-		return sandbox.ExecResult{}, err
+	if !spec.Background {
+		if err := l.wait(ctx, time.Duration(spec.Limits.TimeoutMS)*time.Millisecond); err != nil {
+			s.execs.close(e, sandbox.ExecResult{}, err)
+			return nil, err
+		}
+		defer l.next()
 	}
-	defer l.next()
-	result, err := s.runIn(ctx, id, p, execSpec(p), time.Since(queued))
+	result, err := s.runIn(ctx, e, spec, time.Since(queued))
 	if sandbox.CodeOf(err) == sandbox.Lost {
-		s.noteLoss(context.WithoutCancel(ctx), id)
+		s.noteLoss(context.WithoutCancel(ctx), e.SandboxID)
 	}
 	return result, err
 }
@@ -61,7 +97,7 @@ func usable(r sandbox.Sandbox) error {
 
 // whileWanted is how long the program may live: as long as the client is there, or without end.
 func whileWanted(client context.Context, p policy.Exec, keep bool) context.Context {
-	if p.OnDisconnect == "keep" || p.OnDisconnect == "" && keep {
+	if p.Background || p.OnDisconnect == "keep" || p.OnDisconnect == "" && keep {
 		return context.WithoutCancel(client)
 	}
 	return client
@@ -93,23 +129,26 @@ func (l *live) next() {
 	}
 }
 
-func (s *Service) runIn(ctx context.Context, id string, p policy.Exec, spec ExecSpec, queue time.Duration) (sandbox.ExecResult, error) {
-	stdout, stderr := head{most: p.MaxOutputBytes}, head{most: p.MaxOutputBytes}
-	outcome, err := s.runtime.Exec(ctx, id, spec, Streams{Stdout: &stdout, Stderr: &stderr})
+// runIn runs an exec and notes how it ended.
+func (s *Service) runIn(ctx context.Context, e *exec, spec ExecSpec, queue time.Duration) (*sandbox.ExecResult, error) {
+	outcome, err := s.runtime.Exec(ctx, e.SandboxID, spec, Streams{Stdout: e.Stdout, Stderr: e.Stderr, Started: e.begun})
 	if err != nil {
-		return sandbox.ExecResult{}, err
+		s.execs.close(e, sandbox.ExecResult{}, err)
+		return nil, err
 	}
 	outcome.Timings.QueueMS += float64(queue.Microseconds()) / 1000
 	outcome.DurationMS += float64(queue.Microseconds()) / 1000
 	s.ended(spec.Language, outcome)
-	return resultOf(spec.ID, id, outcome, &stdout, &stderr, p.Base64Output), nil
+	s.execs.close(e, resultOf(e, outcome), nil)
+	result := e.whole()
+	return &result, nil
 }
 
-func execSpec(p policy.Exec) ExecSpec {
+func (s *Service) execSpec(p policy.Exec) ExecSpec {
 	e := ExecSpec{
 		ID: sandbox.NewID(sandbox.ExecPrefix), Language: p.Language, Code: p.Code, Command: p.Command, Deps: p.Deps, Args: p.Args, Env: p.Env,
 		Stdin: p.Stdin, User: p.User, WorkingDir: p.WorkingDir, Collect: p.Collect, Limits: p.Limits,
-		MaxOutputBytes: int64(p.MaxOutputBytes),
+		MaxOutputBytes: max(int64(p.MaxOutputBytes), s.execs.most), Background: p.Background,
 	}
 	for name, content := range p.Files {
 		e.Files = append(e.Files, File{Path: name, Content: content})

@@ -9,34 +9,44 @@ import (
 )
 
 // Execute runs one program: in the sandbox that the request names, else in a fresh machine that serves nobody before or
-// after and is in no list. ctx, faults and keep are as for Exec.
+// after and is in no list. ctx, faults, how and the answer are as for Exec.
 //
 // Errors: those of Exec and of Create.
-func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sandbox.ExecuteRequest, faults sandbox.Faults, keep bool) (sandbox.ExecResult, error) {
+func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sandbox.ExecuteRequest, faults sandbox.Faults, how How) (*sandbox.ExecResult, *sandbox.ExecState, error) {
 	if r.SandboxID != nil {
 		policy.ExecutesElsewhere(r, &faults)
-		return s.Exec(ctx, namespace, *r.SandboxID, r.Exec(), faults, keep)
+		return s.Exec(ctx, namespace, *r.SandboxID, r.Exec(), faults, how)
 	}
 	if r.Mode != nil && *r.Mode != string(sandbox.Ephemeral) {
 		faults.Add("mode", "must be ephemeral here; create a sandbox to keep its files")
+	}
+	if r.Background != nil && *r.Background {
+		faults.Add("background", "needs a stateful sandbox: create one, and name it by sandbox_id")
 	}
 	operator := by.Role == sandbox.Operator
 	s.policy.MayName(r.Image, operator, &faults)
 	box, p, err := s.plan(r, faults)
 	if err != nil {
-		return sandbox.ExecResult{}, err
+		return nil, nil, err
 	}
-	done, err := s.beginExec(namespace)
+	done, err := s.beginExec(namespace, false)
 	if err != nil {
-		return sandbox.ExecResult{}, err
+		return nil, nil, err
 	}
 	record := recordOf(namespace, box)
-	ctx = whileWanted(ctx, p, keep)
-	spec, first := freshSpec(record, box, operator), execSpec(p)
+	ctx, cancel := context.WithCancel(whileWanted(ctx, p, how.Keep))
+	defer cancel()
+	spec, first := freshSpec(record, box, operator), s.execSpec(p)
 	spec.First = &first
+	e := s.execs.openFresh(namespace, record.ID, first, p, cancel)
+	defer s.execs.abandon(e)
+	if how.Begins != nil {
+		how.Begins(&e.Running)
+	}
 	if _, err := s.runtime.Create(ctx, spec); err != nil {
+		s.execs.close(e, sandbox.ExecResult{}, err)
 		done()
-		return sandbox.ExecResult{}, err
+		return nil, nil, err
 	}
 	// The machine is removed beside the answer; until it is gone the exec counts in the quota, which bounds what waits.
 	defer func() {
@@ -47,7 +57,8 @@ func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sa
 			}
 		}()
 	}()
-	return s.runIn(ctx, record.ID, p, first, 0)
+	result, err := s.runIn(ctx, e, first, 0)
+	return result, nil, err
 }
 
 // plan applies the policy to both halves of the request and lists the faults of both at once.

@@ -1,35 +1,14 @@
 package service
 
 import (
-	"encoding/base64"
 	"strings"
 	"unicode/utf8"
 
 	"outpost.run/outpost/sandbox"
 )
 
-// head keeps the first bytes that are written to it, and takes the rest without keeping it.
-type head struct {
-	most int
-	kept []byte
-}
-
-func (h *head) Write(b []byte) (int, error) {
-	room := min(len(b), h.most-len(h.kept))
-	h.kept = append(h.kept, b[:room]...)
-	return len(b), nil
-}
-
-// text gives what was kept: base64, or UTF-8 in which every byte that is none became U+FFFD. A character that the limit
-// cut in two is left out.
-func (h *head) text(encoded, truncated bool) string {
-	if encoded {
-		return base64.StdEncoding.EncodeToString(h.kept)
-	}
-	b := h.kept
-	if truncated {
-		b = wholeCharacters(b)
-	}
+// Text is output as UTF-8 in which every byte that is none became U+FFFD.
+func Text(b []byte) string {
 	if utf8.Valid(b) {
 		return string(b)
 	}
@@ -42,8 +21,8 @@ func (h *head) text(encoded, truncated bool) string {
 	return text.String()
 }
 
-// wholeCharacters drops an unfinished character at the end.
-func wholeCharacters(b []byte) []byte {
+// WholeCharacters drops an unfinished character at the end.
+func WholeCharacters(b []byte) []byte {
 	for i := len(b) - 1; i >= 0 && i >= len(b)-utf8.UTFMax; i-- {
 		if utf8.RuneStart(b[i]) {
 			if !utf8.FullRune(b[i:]) {
@@ -55,15 +34,15 @@ func wholeCharacters(b []byte) []byte {
 	return b
 }
 
-func resultOf(id, sandboxID string, o ExecOutcome, stdout, stderr *head, encoded bool) sandbox.ExecResult {
+// resultOf is the result of an exec, without its output.
+func resultOf(e *exec, o ExecOutcome) sandbox.ExecResult {
 	r := sandbox.ExecResult{
-		ID: id, SandboxID: sandboxID, ExitCode: o.ExitCode, TerminationReason: o.Reason,
+		ID: e.ID, SandboxID: e.SandboxID, ExitCode: o.ExitCode, TerminationReason: o.Reason,
 		TimedOut: o.Reason == sandbox.TimedOut, OOMKilled: o.Reason == sandbox.OOMKilled,
-		StdoutTruncated: o.StdoutBytes > int64(len(stdout.kept)), StderrTruncated: o.StderrBytes > int64(len(stderr.kept)),
+		StdoutTruncated: o.StdoutBytes > int64(len(e.Stdout.Head(e.most))), StderrTruncated: o.StderrBytes > int64(len(e.Stderr.Head(e.most))),
 		StdoutBytes: o.StdoutBytes, StderrBytes: o.StderrBytes, DurationMS: o.DurationMS, Start: o.Start,
 		Timings: o.Timings, Usage: o.Usage, Files: map[string]sandbox.FileContent{}, DepsResolved: o.DepsResolved, Isolation: o.Isolation,
 	}
-	r.Stdout, r.Stderr = stdout.text(encoded, r.StdoutTruncated), stderr.text(encoded, r.StderrTruncated)
 	if o.Signal != "" {
 		r.Signal = &o.Signal
 	}

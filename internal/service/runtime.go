@@ -135,6 +135,7 @@ type ExecSpec struct {
 	Collect        []string       // paths or globs, relative to the working directory
 	Limits         sandbox.Limits // the effective ones of this exec; TimeoutMS included
 	MaxOutputBytes int64          // of each stream
+	Background     bool           // it lives on when the server stops, or dies; without a TimeoutMS it has no deadline
 }
 
 // File is one file to put in before the program starts, or one collected after it.
@@ -146,6 +147,7 @@ type File struct {
 // Streams take a program's output while it runs. The runtime calls each writer from one goroutine at a time.
 type Streams struct {
 	Stdout, Stderr io.Writer
+	Started        chan<- struct{} // is told once that the program starts; nil: nobody wants to know
 }
 
 // ExecOutcome is how a program ended, less its output.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"outpost.run/outpost/internal/policy"
+	"outpost.run/outpost/internal/spool"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -27,6 +28,7 @@ type Service struct {
 	calls   calls
 	events  *bell
 	ended   func(language string, o ExecOutcome)
+	execs   *execs
 
 	mu       sync.Mutex
 	live     map[string]*live // by id; all sandboxes that exist
@@ -55,6 +57,8 @@ type Config struct {
 	RootToken string // of the first credential
 	Log       *slog.Logger
 	Ended     func(language string, o ExecOutcome) // hears of each exec that has a result; nil: nobody does
+	Output    *spool.Spool                         // of the execs
+	MaxOutput int64                                // bytes kept of each stream of an exec, beyond those of its result
 }
 
 // New makes a Service; Start must be called before any other method.
@@ -66,6 +70,7 @@ func New(c Config) *Service {
 		policy: c.Policy, store: c.Store, runtime: c.Runtime, root: sha256.Sum256([]byte(c.RootToken)), log: c.Log,
 		run: sandbox.NewID("run_"), inuse: newUse(c.Policy.Quota), calls: calls{pending: map[string]*pendingCall{}},
 		live: map[string]*live{}, events: newBell(), ended: c.Ended,
+		execs: newExecs(c.Output, c.MaxOutput),
 	}
 }
 
@@ -122,6 +127,7 @@ func (s *Service) Housekeep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(time.Minute):
+			s.execs.expire(time.Now().Add(-keepExec))
 			if err := s.store.ExpireCalls(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				s.log.Error("old idempotency keys could not be removed", "error", err)
 			}

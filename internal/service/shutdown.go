@@ -20,8 +20,9 @@ func (s *Service) begin() (done func(), err error) {
 	return s.active.Done, nil
 }
 
-// beginExec counts an exec of the namespace. Errors: ShuttingDown, QuotaExceeded.
-func (s *Service) beginExec(namespace string) (done func(), err error) {
+// beginExec counts an exec of the namespace; the server's end does not wait for one in the background. Errors: ShuttingDown,
+// QuotaExceeded.
+func (s *Service) beginExec(namespace string, background bool) (done func(), err error) {
 	end, err := s.begin()
 	if err != nil {
 		return nil, err
@@ -29,6 +30,10 @@ func (s *Service) beginExec(namespace string) (done func(), err error) {
 	if err := s.inuse.takeExec(namespace); err != nil {
 		end()
 		return nil, err
+	}
+	if background {
+		end()
+		return func() { s.inuse.giveExec(namespace) }, nil
 	}
 	return func() { s.inuse.giveExec(namespace); end() }, nil
 }

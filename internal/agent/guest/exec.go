@@ -144,6 +144,9 @@ func (x *execution) serve(gone chan cell.Ended) error {
 		x.process.ClosePipes()
 		return err
 	}
+	if run.Stays {
+		x.finish()
+	}
 	if x.compiled.gate != "" {
 		go x.handOver()
 	}

@@ -58,7 +58,9 @@ func (x *running) serve() {
 		select {
 		case <-ended: // what it left in the background stays, if the machine does
 		default: // nobody is there any more
-			_ = x.x.Kill()
+			if !run.Stays {
+				_ = x.x.Kill()
+			}
 		}
 	}()
 	_, files, err := x.x.Run(run, feed)

@@ -1,0 +1,291 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/sandbox"
+)
+
+// how is what a call says of how its program is run.
+func (c *call) how() service.How { return service.How{Keep: c.once, Begins: c.begins} }
+
+func (s *Server) exec(c *call) (any, error) {
+	var r sandbox.ExecRequest
+	faults, err := c.decode(&r)
+	if err != nil {
+		return nil, err
+	}
+	return answerOfExec(s.svc.Exec(c.ctx, c.namespace, c.id, r, faults, c.how()))
+}
+
+func (s *Server) execute(c *call) (any, error) {
+	var r sandbox.ExecuteRequest
+	faults, err := c.decode(&r)
+	if err != nil {
+		return nil, err
+	}
+	return answerOfExec(s.svc.Execute(c.ctx, c.caller, c.namespace, r, faults, c.how()))
+}
+
+// answerOfExec is the result, or 201 with the state of a program in the background.
+func answerOfExec(result *sandbox.ExecResult, state *sandbox.ExecState, err error) (any, error) {
+	switch {
+	case err != nil:
+		return nil, err
+	case state != nil:
+		return created{state}, nil
+	}
+	return result, nil
+}
+
+// created is an answer of 201 from a route that answers 200 else.
+type created struct{ body any }
+
+var execsParams = paging(service.ExecSorts)
+
+func (s *Server) listExecs(c *call) (any, error) {
+	q, faults := readQuery(c.rawQuery, execsParams)
+	p := readPaging(q, &faults)
+	if err := faults.Err(sandbox.Invalid); err != nil {
+		return nil, err
+	}
+	return s.svc.ListExecs(c.namespace, c.id, p)
+}
+
+func (s *Server) getExec(c *call) (any, error) { return s.svc.ExecState(c.namespace, c.id, c.execID) }
+
+func (s *Server) cancelExec(c *call) (any, error) {
+	return s.svc.CancelExec(c.ctx, c.namespace, c.id, c.execID)
+}
+
+// maxWaitMS is how long a call may wait for more output; proxies cut what is silent for longer.
+const maxWaitMS = 60_000
+
+var outputParams = []param{
+	{name: "stream", doc: "stdout unless given", enum: []string{sandbox.Stdout, sandbox.Stderr}},
+	{name: "offset", doc: "bytes of the stream to leave out; 0 unless given"},
+	{name: "wait_ms", doc: "how long to wait where there is nothing yet, up to 60000; 0 unless given"},
+}
+
+// execOutput gives what there is of a stream from an offset on.
+func (s *Server) execOutput(c *call, w http.ResponseWriter) error {
+	return s.output(c, w, func(stream string) (*service.Output, error) {
+		return s.svc.ExecOutput(c.namespace, c.id, c.execID, stream)
+	})
+}
+
+// output answers with the bytes of a stream that find gives.
+func (s *Server) output(c *call, w http.ResponseWriter, find func(stream string) (*service.Output, error)) error {
+	q, faults := readQuery(c.rawQuery, outputParams)
+	offset := readCount(q, "offset", 1<<62, &faults)
+	wait := readCount(q, "wait_ms", maxWaitMS, &faults)
+	if err := faults.Err(sandbox.Invalid); err != nil {
+		return err
+	}
+	stream := q.Get("stream")
+	if stream == "" {
+		stream = sandbox.Stdout
+	}
+	log, err := find(stream)
+	if err != nil {
+		return err
+	}
+	if wait > 0 {
+		ctx, cancel := context.WithTimeout(c.ctx, time.Duration(wait)*time.Millisecond)
+		defer cancel()
+		defer context.AfterFunc(s.ending, cancel)()
+		_ = log.Wait(ctx, offset)
+	}
+	kept, _, ended := log.State()
+	next := max(offset, kept)
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("X-Next-Offset", strconv.FormatInt(next, 10))
+	h.Set("X-Finished", strconv.FormatBool(ended))
+	h.Set("Content-Length", strconv.FormatInt(next-offset, 10))
+	w.WriteHeader(http.StatusOK)
+	return copySlowly(w, io.NewSectionReader(reading{log}, offset, next-offset))
+}
+
+// reading gives all of a log that is asked for.
+type reading struct{ log *service.Output }
+
+func (r reading) ReadAt(b []byte, offset int64) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		m, err = r.log.ReadAt(b[n:], offset+int64(n))
+		n += m
+	}
+	return n, err
+}
+
+// copySlowly copies to a client that may take its time, but not stand still. The answer has begun: an error ends the connection, so
+// that nobody takes what came for the whole.
+func copySlowly(w http.ResponseWriter, from io.Reader) error {
+	control := http.NewResponseController(w)
+	for buf := make([]byte, 256<<10); ; {
+		n, err := from.Read(buf)
+		if n > 0 {
+			_ = control.SetWriteDeadline(time.Now().Add(answerTime)) // a test's writer has none
+			if _, err := w.Write(buf[:n]); err != nil {
+				panic(http.ErrAbortHandler)
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}
+}
+
+// wantsEvents says whether a client asks for server-sent events instead of one answer.
+func wantsEvents(r *http.Request) bool {
+	for _, accept := range r.Header.Values("Accept") {
+		for part := range strings.SplitSeq(accept, ",") {
+			if kind, _, err := mime.ParseMediaType(part); err == nil && kind == "text/event-stream" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// startTime is how long an exec that has not begun may still be refused by an ordinary answer; then its stream begins, since proxies
+// and clients wait for no answer without end.
+const startTime = 10 * time.Second
+
+// liveExec runs the call's handler and tells of the program while it runs, as server-sent events; what is refused before the
+// program starts is an ordinary answer.
+func (s *Server) liveExec(w http.ResponseWriter, r *http.Request, rt route, c *call) {
+	began, ended := make(chan *service.Running, 1), make(chan service.Answer, 1)
+	c.begins = func(run *service.Running) { began <- run }
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				s.panicked(r, p)
+				ended <- answerOf(0, nil, failed())
+			}
+		}()
+		a, err := s.answer(r, rt, c)
+		if err != nil {
+			traceOf(r).err = err
+		}
+		ended <- a
+	}()
+	var run *service.Running
+	select {
+	case run = <-began:
+		select {
+		case <-run.Begun:
+		case <-run.Done:
+		case <-time.After(startTime):
+		}
+	case a := <-ended: // it was refused, or is the answer of an earlier call with the same key
+		s.write(w, r, a)
+		return
+	}
+	select {
+	case <-run.Done:
+		a := <-ended
+		if a.Status != http.StatusOK {
+			s.write(w, r, a)
+			return
+		}
+		ended <- a
+	default:
+	}
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	out := newStream(w)
+	go out.live(ctx)
+	if s.tell(ctx, out, run) != nil {
+		return // nobody listens any more
+	}
+	select {
+	case a := <-ended:
+		_ = out.send(lastEvent(s, w, r, a))
+	case <-ctx.Done():
+	}
+}
+
+// tell sends what a program says until it has ended.
+func (s *Server) tell(ctx context.Context, out *stream, run *service.Running) error {
+	if err := out.event("start", map[string]string{"id": run.ID, "sandbox_id": run.SandboxID}); err != nil {
+		return err
+	}
+	stderr := make(chan error, 1)
+	go func() { stderr <- follow(ctx, out, sandbox.Stderr, run.Stderr, run.Base64) }()
+	err := follow(ctx, out, sandbox.Stdout, run.Stdout, run.Base64)
+	if other := <-stderr; err == nil {
+		err = other
+	}
+	return err
+}
+
+// piece is the data of an event of output.
+type piece struct {
+	Offset int64   `json:"offset"` // bytes of the stream before it
+	Text   *string `json:"text,omitempty"`
+	Base64 []byte  `json:"base64,omitempty"`
+}
+
+// follow sends a stream as it grows, to its end. No piece of text ends within a character that goes on.
+func follow(ctx context.Context, out *stream, name string, log *service.Output, base64 bool) error {
+	buf := make([]byte, 4<<10)
+	for at, held := int64(0), 0; ; {
+		if err := log.Wait(ctx, at+int64(held)); err != nil {
+			return err
+		}
+		kept, _, ended := log.State()
+		if at == kept && ended {
+			return nil
+		}
+		n, _ := log.ReadAt(buf, at)
+		b := buf[:n]
+		if last := ended && at+int64(n) == kept; !base64 && !last {
+			b = service.WholeCharacters(b)
+		}
+		if n == len(buf) && n < 64<<10 {
+			buf = make([]byte, 64<<10)
+		}
+		if held = n - len(b); len(b) == 0 {
+			continue
+		}
+		held = 0
+		p := piece{Offset: at}
+		if base64 {
+			p.Base64 = b
+		} else {
+			text := service.Text(b)
+			p.Text = &text
+		}
+		if err := out.event(name, p); err != nil {
+			return err
+		}
+		at += int64(len(b))
+	}
+}
+
+// lastEvent is exit with the result less its output, or error.
+func lastEvent(s *Server, w http.ResponseWriter, r *http.Request, a service.Answer) string {
+	if a.Status != http.StatusOK {
+		return eventText("error", s.errorBody(w, r, a))
+	}
+	var result map[string]json.RawMessage
+	if err := json.Unmarshal(a.Body, &result); err != nil {
+		panic(err) // answerOf wrote it
+	}
+	delete(result, "stdout")
+	delete(result, "stderr")
+	return eventText("exit", encode(result))
+}

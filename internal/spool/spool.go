@@ -1,0 +1,200 @@
+// Package spool keeps what programs write, so that readers can follow it at their own pace and come back to it. The first
+// bytes of a log are in memory, the rest in a file without a name (O_TMPFILE, open(2)): nothing of it outlives the process.
+package spool
+
+import (
+	"context"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// inMemory is how much of a log has no file; most programs say less.
+const inMemory = 32 << 10
+
+// Spool makes logs, which together keep a bounded number of bytes in files.
+type Spool struct {
+	dir  *os.File
+	most int64 // bytes in files of all logs
+	used atomic.Int64
+}
+
+// Open uses a folder, which it makes where it is missing, for at most so many bytes.
+func Open(dir string, most int64) (*Spool, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Spool{dir: f, most: most}, nil
+}
+
+// Used is how many bytes the logs have in files.
+func (s *Spool) Used() int64 { return s.used.Load() }
+
+// Full says that the logs have all but used up their room.
+func (s *Spool) Full() bool { return s.used.Load() > s.most*7/8 }
+
+// Log is one stream of a program. One goroutine writes, any number reads.
+type Log struct {
+	s    *Spool
+	most int64
+
+	mu    sync.Mutex
+	head  []byte
+	tail  *os.File // from inMemory on; nil: nothing is there
+	kept  int64
+	total int64
+	ended bool
+	more  chan struct{} // closed when there is more to read; nil: nobody waits
+}
+
+// New makes a log that keeps at most so many bytes.
+func (s *Spool) New(most int64) *Log { return &Log{s: s, most: most} }
+
+// Write keeps what there is room for and counts the rest: it never fails and never waits for a reader, only for the disk.
+func (l *Log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.kept == l.total && !l.ended { // no holes: what follows a loss is lost
+		l.keep(b[:min(int64(len(b)), l.most-l.kept)])
+		l.wake()
+	}
+	l.total += int64(len(b))
+	return len(b), nil
+}
+
+func (l *Log) keep(b []byte) {
+	if room := inMemory - len(l.head); room > 0 {
+		n := min(room, len(b))
+		l.head = append(l.head, b[:n]...)
+		l.kept += int64(n)
+		b = b[n:]
+	}
+	if len(b) == 0 {
+		return
+	}
+	if l.s.used.Add(int64(len(b))) > l.s.most {
+		l.s.used.Add(-int64(len(b)))
+		return
+	}
+	n := 0
+	if l.tail == nil {
+		l.tail, _ = l.s.file()
+	}
+	if l.tail != nil {
+		n, _ = l.tail.WriteAt(b, l.kept-inMemory) // a full disk keeps less, as the bound does
+	}
+	l.kept += int64(n)
+	l.s.used.Add(int64(n - len(b)))
+}
+
+func (s *Spool) file() (*os.File, error) {
+	fd, err := unix.Openat(int(s.dir.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: s.dir.Name(), Err: err}
+	}
+	return os.NewFile(uintptr(fd), "spool"), nil
+}
+
+func (l *Log) wake() {
+	if l.more != nil {
+		close(l.more)
+		l.more = nil
+	}
+}
+
+// End says that nothing more will be written.
+func (l *Log) End() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	l.wake()
+}
+
+// Drop forgets all that was kept; readers find the end.
+func (l *Log) Drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended, l.head = true, nil
+	if l.tail != nil {
+		l.s.used.Add(-(l.kept - inMemory))
+		l.tail.Close()
+		l.tail = nil
+	}
+	l.kept = 0
+	l.wake()
+}
+
+// State says how many bytes are kept, how many were written, and whether more may come.
+func (l *Log) State() (kept, total int64, ended bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.kept, l.total, l.ended
+}
+
+// ReadAt implements io.ReaderAt on what is kept now; io.EOF is the end of that, not of the log.
+func (l *Log) ReadAt(b []byte, offset int64) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if offset < int64(len(l.head)) {
+		return copy(b, l.head[offset:]), nil
+	}
+	if offset >= l.kept || l.tail == nil {
+		return 0, io.EOF
+	}
+	return l.tail.ReadAt(b[:min(int64(len(b)), l.kept-offset)], offset-inMemory)
+}
+
+// Wait returns when there is something to read at offset, or the log has ended, or ctx has.
+func (l *Log) Wait(ctx context.Context, offset int64) error {
+	for {
+		l.mu.Lock()
+		if l.kept > offset || l.ended {
+			l.mu.Unlock()
+			return nil
+		}
+		if l.more == nil {
+			l.more = make(chan struct{})
+		}
+		more := l.more
+		l.mu.Unlock()
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Head gives the first bytes, at most so many, of what is kept.
+func (l *Log) Head(most int) []byte {
+	l.mu.Lock()
+	kept, head := l.kept, l.head
+	l.mu.Unlock()
+	n := int(min(kept, int64(most)))
+	if n <= len(head) {
+		return head[:n:n] // what is written there stays
+	}
+	b := make([]byte, n)
+	read := 0
+	for read < n {
+		m, err := l.ReadAt(b[read:], int64(read))
+		if read += m; err != nil || m == 0 {
+			break
+		}
+	}
+	return b[:read]
+}
+
+// Memory is about what the log costs in memory, in bytes.
+func (l *Log) Memory() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return cap(l.head)
+}

@@ -1,0 +1,130 @@
+package spool
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"os"
+	"testing"
+	"testing/synctest"
+)
+
+func open(t *testing.T, most int64) *Spool {
+	t.Helper()
+	s, err := Open(t.TempDir()+"/spool", most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestWhatIsWrittenIsReadFromAnyOffset(t *testing.T) {
+	s := open(t, 1<<30)
+	l := s.New(1 << 30)
+	want := make([]byte, 3*inMemory+77)
+	for i := range want {
+		want[i] = byte(i * 7 >> 3)
+	}
+	for rest := want; len(rest) > 0; {
+		n := min(len(rest), 1234)
+		if _, err := l.Write(rest[:n]); err != nil {
+			t.Fatal(err)
+		}
+		rest = rest[n:]
+	}
+	l.End()
+	for _, offset := range []int{0, 1, inMemory - 1, inMemory, inMemory + 1, len(want) - 1, len(want)} {
+		got, err := io.ReadAll(io.NewSectionReader(whole{l}, int64(offset), int64(len(want)-offset)))
+		if err != nil || !bytes.Equal(got, want[offset:]) {
+			t.Errorf("from %d: %d bytes, %v", offset, len(got), err)
+		}
+	}
+	for _, most := range []int{0, 10, inMemory, inMemory + 1, len(want) * 2} {
+		if got := l.Head(most); !bytes.Equal(got, want[:min(most, len(want))]) {
+			t.Errorf("head of %d: %d bytes", most, len(got))
+		}
+	}
+}
+
+// whole reads all that is asked for, where Log.ReadAt gives what is at hand.
+type whole struct{ l *Log }
+
+func (w whole) ReadAt(b []byte, offset int64) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		m, err = w.l.ReadAt(b[n:], offset+int64(n))
+		n += m
+	}
+	return n, err
+}
+
+func TestABoundLosesTheEndAndNothingBetween(t *testing.T) {
+	for name, c := range map[string]struct{ log, all, want int64 }{
+		"of the log": {100, 1 << 30, 100}, "of all in files": {1 << 30, 10_000, inMemory + 10_000},
+	} {
+		s := open(t, c.all)
+		l := s.New(c.log)
+		for range 1000 {
+			_, _ = l.Write(bytes.Repeat([]byte("x"), 100))
+		}
+		if kept, total, _ := l.State(); kept > c.want || kept < c.want-100 || total != 100_000 {
+			t.Errorf("%s: %d kept of %d, want %d", name, kept, total, c.want)
+		}
+		l.Drop()
+		if s.Used() != 0 {
+			t.Errorf("%s: %d bytes are used by nobody", name, s.Used())
+		}
+	}
+}
+
+func TestReadersFollowAndAWriterNeverWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, err := os.MkdirTemp("", "spool")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		s, err := Open(dir, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := s.New(1 << 30)
+		sums := make(chan [32]byte, 3)
+		for range cap(sums) {
+			go func() {
+				h, at := sha256.New(), int64(0)
+				for buf := make([]byte, 999); ; {
+					if err := l.Wait(t.Context(), at); err != nil {
+						t.Error(err)
+					}
+					n, err := l.ReadAt(buf, at)
+					h.Write(buf[:n])
+					if at += int64(n); errors.Is(err, io.EOF) {
+						break
+					}
+				}
+				sums <- [32]byte(h.Sum(nil))
+			}()
+		}
+		h := sha256.New()
+		for i := range 500 {
+			b := bytes.Repeat([]byte{byte(i)}, i)
+			h.Write(b)
+			_, _ = l.Write(b)
+		}
+		l.End()
+		for range cap(sums) {
+			if sum := <-sums; sum != [32]byte(h.Sum(nil)) {
+				t.Error("a reader saw something else")
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		waits := s.New(10)
+		go cancel()
+		if err := waits.Wait(ctx, 0); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,28 @@
+package sandbox
+
+// ExecStatus says whether an exec's program may still run.
+type ExecStatus string
+
+// The statuses of an exec.
+const (
+	ExecRunning  ExecStatus = "running" // or it waits for its turn
+	ExecFinished ExecStatus = "finished"
+)
+
+// ExecState is an exec as it is now; it is kept for ten minutes after its end.
+type ExecState struct {
+	ID         string      `json:"id"`
+	SandboxID  string      `json:"sandbox_id"`
+	Status     ExecStatus  `json:"status"`
+	Background bool        `json:"background"`
+	StartedAt  Time        `json:"started_at"`
+	FinishedAt *Time       `json:"finished_at"`
+	Result     *ExecResult `json:"result"` // null while it runs, where it came to nothing, and in lists
+	Error      *ErrorBody  `json:"error"`  // why it came to nothing
+}
+
+// The streams of an exec's output.
+const (
+	Stdout = "stdout"
+	Stderr = "stderr"
+)
