@@ -7,7 +7,7 @@ SHELL := bash
 export CGO_ENABLED := 0
 AGENT := internal/engine/container/agent.bin
 GUEST := internal/engine/microvm/guest.bin
-GO_FILES := $(shell git ls-files --cached --others --exclude-standard -- '*.go') go.mod go.sum
+GO_FILES := $(shell git ls-files --cached --others --exclude-standard -- '*.go' '*.s' '*.sql' '*.html') go.mod go.sum
 
 .PHONY: help tools build check lint test test-unit test-kernels test-microvm demo corpus bench clean
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 
 	"outpost.run/outpost/sandbox"
 )
@@ -17,6 +18,8 @@ type Conn struct {
 	net.Conn
 	r      *bufio.Reader
 	memory *os.File // for the program that is compiled; nil for none
+
+	sending sync.Mutex // of frames while a program runs
 }
 
 // NewConn wraps a fresh connection to an agent.
@@ -24,6 +27,9 @@ func NewConn(c net.Conn) *Conn { return Parked(c, bufio.NewReaderSize(c, smallBu
 
 // Parked wraps a connection on which an agent, or who stands for one, has parked a process already; r reads it.
 func Parked(c net.Conn, r *bufio.Reader) *Conn { return &Conn{Conn: c, r: r} }
+
+// Rest reads what the agent sends, for who passes it on as it is.
+func (c *Conn) Rest() io.Reader { return c.r }
 
 // smallBuffer is what a connection begins with: most programs say little.
 const smallBuffer = 4 << 10
@@ -104,7 +110,8 @@ func lost(err error) error {
 // failures are the codes an agent may answer with; anything else from in there is a lost machine.
 var failures = map[sandbox.Code]bool{
 	sandbox.UserNotFound: true, sandbox.LanguageRuntimeMissing: true, sandbox.Invalid: true, sandbox.DiskFull: true,
-	sandbox.CollectTooLarge: true, sandbox.Internal: true,
+	sandbox.CollectTooLarge: true, sandbox.Internal: true, sandbox.NotFound: true, sandbox.Conflict: true,
+	sandbox.FileNotFound: true, sandbox.FilePermissionDenied: true, sandbox.IsADirectory: true, sandbox.NotADirectory: true, sandbox.FileTooLarge: true,
 }
 
 func failure(b []byte) error {
@@ -207,10 +214,35 @@ func (c *Conn) carriesFiles() bool {
 }
 
 func (c *Conn) feedStdin(r io.Reader) {
-	if r != nil {
-		_ = writeData(c.Conn, KindStdin, r, MaxData)
+	for buf := make([]byte, smallBuffer); r != nil; {
+		n, err := r.Read(buf)
+		if n > 0 && c.sendOne(KindStdin, buf[:n]) != nil || err != nil {
+			break
+		}
+		if n == len(buf) && n < MaxData {
+			buf = make([]byte, MaxData)
+		}
 	}
-	_ = WriteFrame(c.Conn, KindStdin, nil)
+	_ = c.sendOne(KindStdin, nil)
+}
+
+// sendOne sends a frame beside others, while a program runs.
+func (c *Conn) sendOne(kind Kind, b []byte) error {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	return WriteFrame(c.Conn, kind, b)
+}
+
+// Control changes the terminal of the program that runs.
+func (c *Conn) Control(x Control) error {
+	b, err := json.Marshal(x)
+	if err == nil {
+		err = c.sendOne(KindControl, b)
+	}
+	if err != nil {
+		return lost(err)
+	}
+	return nil
 }
 
 func (c *Conn) output(limit int64, feed Feed) (Exit, error) {

@@ -22,23 +22,27 @@ type Kind byte
 
 // The frames, in the order in which an exec uses them.
 const (
-	KindSetup    Kind = 'S' // -> Setup
-	KindPark     Kind = 'P' // -> Park
-	KindMount    Kind = 'M' // -> Mount
-	KindUnmount  Kind = 'U' // -> Mount, the path alone
-	KindPing     Kind = 'A' // -> nothing
-	KindOK       Kind = 'K' // <- Place, for all before
-	KindError    Kind = 'X' // <- Failure; the connection is over
-	KindWarm     Kind = 'W' // -> Warm, answered by OK
-	KindRun      Kind = 'R' // -> Run
-	KindFile     Kind = 'F' // -> <- FileHeader; <- before KindExit: the compiled program is in Run's memory, so many bytes
-	KindData     Kind = 'D' // -> <- bytes of the file
-	KindBegin    Kind = 'B' // -> all files are there; <- the program starts
-	KindStdin    Kind = 'I' // -> bytes; empty: the end
-	KindStdout   Kind = '1' // <- bytes
-	KindStderr   Kind = '2' // <- bytes
-	KindExit     Kind = 'Q' // <- Exit
-	KindComplete Kind = 'Z' // <- all collected files were sent
+	KindSetup     Kind = 'S' // -> Setup
+	KindPark      Kind = 'P' // -> Park
+	KindMount     Kind = 'M' // -> Mount
+	KindUnmount   Kind = 'U' // -> Mount, the path alone
+	KindPing      Kind = 'A' // -> nothing
+	KindFiles     Kind = 'L' // -> FileOp, then as its verb says; answered by Complete
+	KindProcesses Kind = 'T' // -> nothing, answered by OK with a list
+	KindSignal    Kind = 'N' // -> Signal
+	KindOK        Kind = 'K' // <- Place, for all before
+	KindError     Kind = 'X' // <- Failure; the connection is over
+	KindWarm      Kind = 'W' // -> Warm, answered by OK
+	KindRun       Kind = 'R' // -> Run
+	KindFile      Kind = 'F' // -> <- FileHeader; <- before KindExit: the compiled program is in Run's memory, so many bytes
+	KindData      Kind = 'D' // -> <- bytes of the file
+	KindBegin     Kind = 'B' // -> all files are there; <- the program starts
+	KindStdin     Kind = 'I' // -> bytes; empty: the end
+	KindControl   Kind = 'C' // -> Control, between pieces of stdin
+	KindStdout    Kind = '1' // <- bytes
+	KindStderr    Kind = '2' // <- bytes
+	KindExit      Kind = 'Q' // <- Exit
+	KindComplete  Kind = 'Z' // <- all collected files were sent
 )
 
 const (
@@ -134,8 +138,15 @@ type Run struct {
 	MaxOutput   int64  // of each stream; the rest is counted and dropped
 	Files       int    // so many follow
 	Collect     []string
-	Stays       bool // it lives on when the connection ends; what it writes then is dropped
-	KillRest    bool // what still runs when the first process ends is killed
+	Stays       bool     // it lives on when the connection ends; what it writes then is dropped
+	Terminal    *Control // its standard streams are a terminal of that size, and all output is stdout
+	KillRest    bool     // what still runs when the first process ends is killed
+}
+
+// Control changes a program's terminal.
+type Control struct {
+	Cols, Rows int // 0: as they are
+	Signal     int // to what is in the foreground; 0: none
 }
 
 // Warm is what could have been said of a Run before its code was known; lists of nothing are nil, so that equal ones are equal.

@@ -195,6 +195,8 @@ type Program struct {
 	Argv  []string
 	Env   []string
 	Dir   string
+
+	Terminal string // its standard streams become this terminal, which becomes that of its session; "": they stay
 }
 
 // ErrTooLong means that arguments and environment together don't fit.
@@ -203,7 +205,7 @@ var ErrTooLong = errors.New("argument list too long")
 // Run lets the parked process become the program. Whether it could start is known by Wait.
 func (p *Process) Run(prog Program) error {
 	size := 1 << 12
-	for _, list := range [][]string{prog.Argv, prog.Env, prog.Paths, {prog.Dir}} {
+	for _, list := range [][]string{prog.Argv, prog.Env, prog.Paths, {prog.Dir, prog.Terminal}} {
 		for _, v := range list {
 			size += len(v) + 24
 		}
@@ -214,6 +216,15 @@ func (p *Process) Run(prog Program) error {
 	s := p.script
 	s.Reopen()
 	s.Must("chdir", unix.SYS_CHDIR, s.String(prog.Dir))
+	if prog.Terminal != "" { // opened by the first process of a session without one: source tty(4), TIOCSCTTY in ioctl_tty(2)
+		const next = 5 // the descriptors below it are open
+		here := unix.AT_FDCWD
+		s.Must("open the terminal", unix.SYS_OPENAT, uintptr(here), s.String(prog.Terminal), unix.O_RDWR, 0)
+		for fd := range uintptr(3) {
+			s.Must("the terminal's streams", unix.SYS_DUP3, next, fd, 0)
+		}
+		s.Must("close the terminal", unix.SYS_CLOSE, next)
+	}
 	argv, envp := s.Strings(prog.Argv), s.Strings(prog.Env)
 	for _, path := range prog.Paths {
 		s.Exec(path, argv, envp)

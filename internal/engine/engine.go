@@ -130,6 +130,8 @@ type Machine interface {
 	Attach(ctx context.Context, m Mount) error
 	// Detach takes away what Attach showed at a path; what still uses it goes on. Error: Lost.
 	Detach(ctx context.Context, path string) error
+	// Call opens a connection to the agent for one call of Files, Processes or Signal; its Close ends the call. Error: Lost.
+	Call(ctx context.Context) (*agent.Conn, error)
 	// Network opens the inside of the machine's network. Error: Lost.
 	Network() (Network, error)
 	// Ping asks the agent whether it answers. Error: Lost.
@@ -162,11 +164,14 @@ type Exec interface {
 	Warm() bool
 	// Kill ends the program with all it started; it works when the agent is starved.
 	Kill() error
+	// Control changes the terminal of a program that has one.
+	Control(x agent.Control) error
 	// Usage reads the kernel's counters; oom says that the memory limit killed it.
 	Usage() (u sandbox.Usage, oom bool)
 	// Isolation is what is in force for the waiting process, read from the kernel.
 	Isolation() sandbox.Isolation
-	// Close gives the place back. What still runs in a stateful machine stays, in any other it is killed.
+	// Close gives the place back. What still runs in a stateful machine stays, in any other it is killed. Before the program's end it
+	// kills it, but where the Run said otherwise (Stays, Terminal).
 	Close()
 }
 

@@ -41,7 +41,9 @@ var agentTime = 30 * time.Second
 type execution struct {
 	place   engine.Exec
 	compile *compilation  // nil: nothing of it is kept
+	id      string        // of the exec
 	stays   bool          // its program outlives the server
+	talks   bool          // it has a terminal
 	done    chan struct{} // closed when it has answered
 
 	mu              sync.Mutex
@@ -52,10 +54,13 @@ type execution struct {
 	alarm           *time.Timer // ends what takes too long
 }
 
-// within lets the phase that begins now end as why after limit.
+// within lets the phase that begins now end as why after limit; 0: never.
 func (x *execution) within(limit time.Duration, why ending) {
 	if x.alarm != nil {
 		x.alarm.Stop()
+	}
+	if limit == 0 {
+		return
 	}
 	x.alarm = time.AfterFunc(limit, func() { x.end(why) })
 }
@@ -68,9 +73,7 @@ func (x *execution) starts(limit time.Duration) {
 	case x.told <- struct{}{}:
 	default: // nobody wants to know
 	}
-	if x.within(limit, endDeadline); limit == 0 {
-		x.alarm.Stop() // in the background, without a time of its own
-	}
+	x.within(limit, endDeadline)
 }
 
 func (x *execution) exits(agent.Exit) {
@@ -104,7 +107,11 @@ func (x *execution) end(why ending) {
 	}
 	x.why = why
 	close(x.stopped)
-	if !x.stays || why != endLost {
+	switch {
+	case x.stays && why == endLost:
+	case x.talks: // its session hears of it, and may leave something running
+		x.place.Close()
+	default:
 		_ = x.place.Kill()
 	}
 }
@@ -157,7 +164,7 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 		return n.notBegun(ctx, b, err)
 	}
 	defer place.Close()
-	x := &execution{place: place, compile: c, stays: e.Background, told: out.Started, done: make(chan struct{}), stopped: make(chan struct{})}
+	x := &execution{place: place, compile: c, id: e.ID, stays: e.Background, talks: e.Terminal != nil, told: out.Started, done: make(chan struct{}), stopped: make(chan struct{})}
 	defer close(x.done)
 	if err := n.admit(b, x); err != nil {
 		return service.ExecOutcome{}, err
@@ -218,14 +225,8 @@ func (b *box) dismiss(x *execution) {
 func (n *Node) machineFor(ctx context.Context, b *box, e service.ExecSpec, x needs) (engine.Machine, error) {
 	b.mu.Lock()
 	if b.spec.Mode == sandbox.Stateful {
-		defer b.mu.Unlock()
-		if b.machine == nil {
-			if b.status == sandbox.Stopped {
-				return nil, sandbox.Errorf(sandbox.SandboxStopped, nil, "the sandbox is stopped; start it first")
-			}
-			return nil, sandbox.Errorf(sandbox.Lost, nil, "the sandbox's machine was lost; start the sandbox again, its files are kept")
-		}
-		return b.machine, nil
+		b.mu.Unlock()
+		return b.itsMachine()
 	}
 	// An interpreter leaves traces: a program that can't use the one that runs gets a machine in which none was ever started.
 	if x.fresh() || b.ahead != nil && !reflect.DeepEqual(b.ahead, x.warm) {
@@ -242,6 +243,19 @@ func (n *Node) machineFor(ctx context.Context, b *box, e service.ExecSpec, x nee
 		n.end(m)
 	}
 	return n.start(ctx, b, e.Limits, x)
+}
+
+// itsMachine is that of a stateful sandbox. Errors: SandboxStopped, Lost.
+func (b *box) itsMachine() (engine.Machine, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.machine != nil:
+		return b.machine, nil
+	case b.status == sandbox.Stopped:
+		return nil, sandbox.Errorf(sandbox.SandboxStopped, nil, "the sandbox is stopped; start it first")
+	}
+	return nil, sandbox.Errorf(sandbox.Lost, nil, "the sandbox's machine was lost; start the sandbox again, its files are kept")
 }
 
 func alive(m interface{ Dead() <-chan struct{} }) bool {
@@ -275,7 +289,10 @@ func (x *execution) run(b *box, e service.ExecSpec, out service.Streams, began t
 		Stdout: output.stdout(), Stderr: output.stderr(),
 		Started: func() { x.starts(time.Duration(e.Limits.TimeoutMS) * time.Millisecond) }, Exited: x.exits,
 	}
-	if len(e.Stdin) > 0 {
+	switch {
+	case out.Stdin != nil:
+		feed.Stdin = out.Stdin
+	case len(e.Stdin) > 0:
 		feed.Stdin = bytes.NewReader(e.Stdin)
 	}
 	for _, f := range e.Files {
@@ -356,6 +373,9 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func program(b *box, e service.ExecSpec) agent.Run {
 	r := agent.Run{Argv: e.Command, Args: e.Args, Env: environment(b, e.Env), Dir: e.WorkingDir, MaxOutput: e.MaxOutputBytes, Collect: e.Collect, Stays: e.Background}
+	if e.Terminal != nil {
+		r.Terminal = &agent.Control{Cols: e.Terminal.Cols, Rows: e.Terminal.Rows}
+	}
 	if r.Dir == "" {
 		r.Dir = b.spec.WorkingDir
 	}

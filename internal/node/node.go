@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/compiled"
 	"outpost.run/outpost/internal/deps"
@@ -81,7 +83,8 @@ type box struct {
 	ended   chan struct{}  // closed when it is being deleted
 	ends    sync.WaitGroup // machines of execs that are being removed
 	settled settled
-	change  sync.Mutex // taken by who stops, starts or deletes it
+	calls   *semaphore.Weighted // to the agent, beside execs
+	change  sync.Mutex          // taken by who stops, starts or deletes it
 
 	mu        sync.Mutex
 	image     image.Image
@@ -101,6 +104,7 @@ type box struct {
 
 func newBox(s service.SandboxSpec) *box {
 	return &box{
+		calls:   semaphore.NewWeighted(callsAtOnce),
 		settled: settled{turn: make(chan struct{}, 1), keys: map[string]bool{}},
 		spec:    s, ended: make(chan struct{}), running: map[*execution]bool{}, status: sandbox.Running, ports: s.Ports, health: sandbox.Health{Status: sandbox.HealthNone},
 	}

@@ -91,7 +91,7 @@ func (n *Node) stateful(id string) (*box, func(), error) {
 		return nil, nil, err
 	}
 	if b.spec.Mode != sandbox.Stateful {
-		return nil, nil, sandbox.Errorf(sandbox.NotStateful, nil, "only a stateful sandbox can do that: create one with mode stateful")
+		return nil, nil, notStateful()
 	}
 	counted, err := n.begin()
 	if err != nil {
@@ -99,6 +99,10 @@ func (n *Node) stateful(id string) (*box, func(), error) {
 	}
 	b.change.Lock()
 	return b, func() { b.change.Unlock(); counted() }, nil
+}
+
+func notStateful() error {
+	return sandbox.Errorf(sandbox.NotStateful, nil, "only a stateful sandbox can do that: create one with mode stateful")
 }
 
 // cancelAll ends what runs in the sandbox and waits a moment, so that each program answers with its output before its

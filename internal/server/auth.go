@@ -11,15 +11,17 @@ import (
 
 // access is what a route asks of a caller.
 type access struct {
-	open  bool         // no credential at all
-	role  sandbox.Role // at least; in the path's namespace where it has one
-	drain bool         // also while the server stops; what is open always is
+	open   bool         // no credential at all
+	role   sandbox.Role // at least; in the path's namespace where it has one
+	ticket bool         // or a ticket of its sandbox
+	drain  bool         // also while the server stops; what is open always is
 }
 
 var (
 	openToAll = access{open: true}
 	readers   = access{role: sandbox.Read}
 	writers   = access{role: sandbox.Write}
+	terminals = access{role: sandbox.Write, ticket: true}
 	admins    = access{role: sandbox.Admin}
 	operators = access{role: sandbox.Operator, drain: true}
 )
@@ -34,7 +36,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt route, c *call
 	if !rt.access.drain && s.svc.Draining() {
 		return sandbox.Errorf(sandbox.ShuttingDown, nil, "the server is stopping; try again in a moment")
 	}
-	caller, err := s.authenticate(r.Context(), r.Header.Values("Authorization"))
+	caller, err := s.identify(r, rt, c)
 	if err != nil {
 		return err
 	}
@@ -58,6 +60,14 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt route, c *call
 		return service.Forbidden("this credential may not do that in this namespace; the call needs the role " + string(rt.access.role))
 	}
 	return nil
+}
+
+// identify finds the caller by its credential, or by a ticket where the route takes one.
+func (s *Server) identify(r *http.Request, rt route, c *call) (service.Caller, error) {
+	if ticket := r.URL.Query().Get("ticket"); rt.access.ticket && ticket != "" {
+		return s.tickets.redeem(ticket, c.namespace, c.id)
+	}
+	return s.authenticate(r.Context(), r.Header.Values("Authorization"))
 }
 
 func (s *Server) authenticate(ctx context.Context, headers []string) (service.Caller, error) {

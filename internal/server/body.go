@@ -40,6 +40,28 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
+// takeBody hands the body on as it comes: it may take as long as it likes, but not stand still.
+func (c *call) takeBody(w http.ResponseWriter, r *http.Request) (done func()) {
+	control := http.NewResponseController(w)
+	c.in, c.size = paced{r.Body, control}, r.ContentLength
+	return func() { _ = control.SetReadDeadline(time.Time{}) }
+}
+
+type paced struct {
+	from    io.Reader
+	control *http.ResponseController
+}
+
+// Read implements io.Reader.
+func (p paced) Read(b []byte) (int, error) {
+	_ = p.control.SetReadDeadline(time.Now().Add(bodyTime)) // a test's writer has none
+	n, err := p.from.Read(b)
+	if err != nil && err != io.EOF {
+		err = sandbox.Errorf(sandbox.MalformedJSON, err, "the body ended early, or stood still for %v", bodyTime)
+	}
+	return n, err
+}
+
 func tooLarge() error {
 	return sandbox.Errorf(sandbox.BodyTooLarge, nil, "JSON bodies end at 8 MiB")
 }

@@ -27,7 +27,9 @@ type call struct {
 	pid       string // of the path
 	rawQuery  string
 	body      []byte
-	in        io.Reader              // the body of a route that takes bytes
+	in        io.Reader // the body of a route that takes bytes
+	size      int64     // of that, -1 where nobody said
+	header    http.Header
 	once      bool                   // it has an Idempotency-Key
 	begins    func(*service.Running) // hears of the exec's record; nil: nobody does
 }
@@ -47,7 +49,7 @@ func (c *call) lasting() context.Context {
 func (s *Server) handle(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		traceOf(r).route = rt.path
-		c := &call{ctx: r.Context(), id: pathValue(r, "id"), namespace: pathValue(r, "namespace"), guestPort: pathValue(r, "guest_port"), execID: pathValue(r, "exec_id"), pid: pathValue(r, "pid"), rawQuery: r.URL.RawQuery}
+		c := &call{ctx: r.Context(), id: pathValue(r, "id"), namespace: pathValue(r, "namespace"), guestPort: pathValue(r, "guest_port"), execID: pathValue(r, "exec_id"), pid: pathValue(r, "pid"), rawQuery: r.URL.RawQuery, header: r.Header}
 		if err := s.admit(w, r, rt, c); err != nil {
 			s.fail(w, r, err)
 			return
@@ -63,11 +65,20 @@ func (s *Server) handle(rt route) http.HandlerFunc {
 			rt.direct.ServeHTTP(w, r)
 			return
 		}
+		if rt.hijacks != nil {
+			if err := rt.hijacks(c, w, r); err != nil {
+				s.fail(w, r, err)
+			}
+			return
+		}
 		if rt.stream != nil {
 			if err := rt.stream(c, w); err != nil {
 				s.fail(w, r, err)
 			}
 			return
+		}
+		if rt.takes != "" {
+			defer c.takeBody(w, r)()
 		}
 		if rt.request != nil {
 			body, err := readBody(w, r)
@@ -89,6 +100,9 @@ func (s *Server) handle(rt route) http.HandlerFunc {
 			traceOf(r).err = err
 		}
 		s.write(w, r, a)
+		if err != nil && rt.takes != "" {
+			drain(w, r)
+		}
 	}
 }
 

@@ -116,6 +116,16 @@ func (p *paper) Watch(ctx context.Context, _ chan<- service.Event) error {
 	return nil
 }
 
+func (p *paper) Control(context.Context, string, string, service.TerminalControl) error { return nil }
+
+func (p *paper) Files(context.Context, string, service.FileOp, io.Reader, service.FileSink) error {
+	return sandbox.Errorf(sandbox.FileNotFound, nil, "a paper machine has no files")
+}
+
+func (p *paper) Processes(context.Context, string) ([]sandbox.Process, error) { return nil, nil }
+
+func (p *paper) Signal(context.Context, string, int, int) error { return nil }
+
 func (p *paper) Delete(_ context.Context, id string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

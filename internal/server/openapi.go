@@ -82,6 +82,9 @@ func operation(r route, schemas huma.Registry) *huma.Operation {
 			Description: "The same key and body within 24 hours get the first answer.",
 		})
 	}
+	if r.takes != "" {
+		o.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{r.takes: {}}}
+	}
 	if r.request != nil {
 		o.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			"application/json": {Schema: schemas.Schema(r.request, true, r.request.Name())},

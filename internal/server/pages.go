@@ -22,6 +22,7 @@ type param struct {
 	name string
 	doc  string
 	enum []string // nil: any text
+	many bool     // it may be given more than once
 }
 
 // paging are the parameters that every list has.
@@ -40,8 +41,9 @@ func readQuery(raw string, known []param) (url.Values, sandbox.Faults) {
 		faults.Add("query", "is no valid query string")
 	}
 	names := make([]string, len(known))
+	many := map[string]bool{}
 	for i, p := range known {
-		names[i] = p.name
+		names[i], many[p.name] = p.name, p.many
 		if v := q.Get(p.name); q.Has(p.name) && p.enum != nil && !slices.Contains(p.enum, v) {
 			faults.Add(p.name, "must be one of %s", strings.Join(p.enum, ", "))
 		}
@@ -54,7 +56,7 @@ func readQuery(raw string, known []param) (url.Values, sandbox.Faults) {
 				reason += "; did you mean " + near + "?"
 			}
 			faults.Add(name, "%s", reason)
-		case len(values) > 1:
+		case len(values) > 1 && !many[name]:
 			faults.Add(name, "is given twice")
 		}
 	}

@@ -15,6 +15,7 @@ type route struct {
 	access       access
 	summary      string
 	request      reflect.Type // nil: no body
+	takes        string       // the type of a body that is bytes; "": it is JSON
 	params       []param      // of the query; nil: it is not looked at
 	status       int          // of success
 	response     reflect.Type // nil: no body
@@ -22,9 +23,10 @@ type route struct {
 	live         bool         // answers an exec as server-sent events where the client wants them
 	media        string       // of what stream answers; "" server-sent events
 	handler      func(*call) (any, error)
-	page         *page                                  // instead of a handler
-	direct       http.Handler                           // instead of a handler: text/plain that it writes itself
-	stream       func(*call, http.ResponseWriter) error // instead of a handler: it answers by itself unless it fails
+	page         *page                                                 // instead of a handler
+	direct       http.Handler                                          // instead of a handler: text/plain that it writes itself
+	stream       func(*call, http.ResponseWriter) error                // instead of a handler: it answers by itself unless it fails
+	hijacks      func(*call, http.ResponseWriter, *http.Request) error // the same, and takes the connection over
 }
 
 // page is a document that is the same for everybody.
@@ -59,6 +61,17 @@ func (s *Server) table() []route {
 		{method: "GET", path: anExec, access: readers, summary: "Get an exec with its result", status: http.StatusOK, response: typeOf[sandbox.ExecState](), handler: s.getExec},
 		{method: "POST", path: anExec + "/cancel", access: writers, summary: "Kill an exec's program", status: http.StatusOK, response: typeOf[sandbox.ExecState](), handler: s.cancelExec},
 		{method: "GET", path: anExec + "/output", access: readers, summary: "Output of an exec from an offset on: X-Next-Offset is where to go on, X-Finished whether more can come", params: outputParams, status: http.StatusOK, media: "application/octet-stream", stream: s.execOutput},
+		{method: "GET", path: ofNamespace + "/{id}/files", access: readers, summary: "Get a file of a stateful sandbox; Range: bytes=N- goes on in its middle", params: fileParams, status: http.StatusOK, media: "application/octet-stream", stream: s.getFile},
+		{method: "PUT", path: ofNamespace + "/{id}/files", access: writers, summary: "Write a file of a stateful sandbox, and the folders above it", params: putParams, takes: "application/octet-stream", status: http.StatusNoContent, handler: s.putFile},
+		{method: "DELETE", path: ofNamespace + "/{id}/files", access: writers, summary: "Delete a file of a stateful sandbox, or a folder with all that is in it", params: fileParams, status: http.StatusNoContent, handler: s.deleteFile},
+		{method: "GET", path: ofNamespace + "/{id}/files/list", access: readers, summary: "List a folder of a stateful sandbox", params: fileParams, status: http.StatusOK, response: typeOf[sandbox.List[sandbox.FileInfo]](), handler: s.listFiles},
+		{method: "POST", path: ofNamespace + "/{id}/files/mkdir", access: writers, summary: "Make a folder of a stateful sandbox, and those above it", request: typeOf[sandbox.MkdirRequest](), status: http.StatusNoContent, handler: s.mkdir},
+		{method: "GET", path: ofNamespace + "/{id}/files/archive", access: readers, summary: "Get a folder of a stateful sandbox as a tar archive", params: fileParams, status: http.StatusOK, media: "application/x-tar", stream: s.getArchive},
+		{method: "PUT", path: ofNamespace + "/{id}/files/archive", access: writers, summary: "Unpack a tar archive in a folder of a stateful sandbox", params: fileParams, takes: "application/x-tar", status: http.StatusNoContent, handler: s.putArchive},
+		{method: "GET", path: ofNamespace + "/{id}/processes", access: readers, summary: "List the processes of a stateful sandbox", status: http.StatusOK, response: typeOf[sandbox.List[sandbox.Process]](), handler: s.processes},
+		{method: "POST", path: ofNamespace + "/{id}/processes/{pid}/signal", access: writers, summary: "Send a signal to a process of a stateful sandbox", request: typeOf[sandbox.SignalRequest](), status: http.StatusNoContent, handler: s.signal},
+		{method: "GET", path: ofNamespace + "/{id}/pty", access: terminals, summary: "A terminal of a stateful sandbox, as a WebSocket: binary messages are bytes, text messages JSON ({\"resize\":{\"cols\",\"rows\"}}, {\"signal\":\"SIGINT\"}; at the end {\"exit\":{…}})", params: ptyParams, status: http.StatusSwitchingProtocols, hijacks: s.pty},
+		{method: "POST", path: ofNamespace + "/{id}/pty/ticket", access: writers, summary: "Make a ticket, with which a browser opens a terminal: once, within 30 seconds", status: http.StatusCreated, response: typeOf[sandbox.Ticket](), handler: s.makeTicket},
 		{method: "PATCH", path: ofNamespace + "/{id}", access: writers, summary: "Change name, labels and times of a sandbox", request: typeOf[sandbox.PatchRequest](), status: http.StatusOK, response: typeOf[sandbox.Sandbox](), handler: s.patchSandbox},
 		{method: "POST", path: ofNamespace + "/{id}/stop", access: writers, summary: "Stop a stateful sandbox: its files stay, memory and processes go", status: http.StatusOK, response: typeOf[sandbox.Sandbox](), idempotent: true, handler: s.stopSandbox},
 		{method: "POST", path: ofNamespace + "/{id}/start", access: writers, summary: "Start a stopped or lost stateful sandbox on its files", status: http.StatusOK, response: typeOf[sandbox.Sandbox](), idempotent: true, handler: s.startSandbox},

@@ -51,6 +51,7 @@ type Server struct {
 	openapi []byte
 	docs    []byte
 	streams streams
+	tickets tickets
 	metrics *metrics.Metrics
 	ending  context.Context // streams end with it
 	end     context.CancelFunc

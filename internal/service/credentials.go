@@ -78,6 +78,12 @@ func checkCredentialName(name *string, faults *sandbox.Faults) {
 	}
 }
 
+// NewTicket is a text that nobody can guess, for what lives too shortly to be kept.
+func NewTicket() string {
+	text, _ := newSecret()
+	return text
+}
+
 func newSecret() (string, [32]byte) {
 	var b [secretBytes]byte
 	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead

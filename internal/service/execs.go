@@ -230,7 +230,7 @@ func (e *exec) state(with bool) sandbox.ExecState {
 	st.FinishedAt = &at
 	switch {
 	case e.err != nil:
-		st.Error = bodyOf(e.err)
+		st.Error = BodyOf(e.err)
 	case with:
 		r := e.whole()
 		st.Result = &r
@@ -258,7 +258,8 @@ func (e *exec) shown(log *Output, truncated bool) string {
 	return Text(b)
 }
 
-func bodyOf(err error) *sandbox.ErrorBody {
+// BodyOf is an error as it travels within an answer.
+func BodyOf(err error) *sandbox.ErrorBody {
 	if e, is := errors.AsType[*sandbox.Error](err); is {
 		return &sandbox.ErrorBody{Code: e.Code, Message: e.Message, Details: e.Details}
 	}

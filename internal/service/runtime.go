@@ -32,6 +32,20 @@ type Runtime interface {
 	// (a path in Files that can't be written), DepsFailed, Capacity, SandboxStopped, Lost (the machine died or the daemon
 	// is stopping).
 	Exec(ctx context.Context, sandboxID string, e ExecSpec, out Streams) (ExecOutcome, error)
+	// Control changes the terminal of an exec that runs in a stateful sandbox, or signals what is in its foreground.
+	//
+	// Error: NotFound.
+	Control(ctx context.Context, sandboxID, execID string, c TerminalControl) error
+	// Files does one call on the files of a stateful sandbox, as its user. body is what a put or unpack reads; what comes of the
+	// call goes to out.
+	//
+	// Errors: NotFound, NotStateful, SandboxStopped, Lost, FileNotFound, FilePermissionDenied, IsADirectory, NotADirectory,
+	// FileTooLarge, DiskFull, Conflict, Invalid (a path, an archive); those of body and out.
+	Files(ctx context.Context, sandboxID string, op FileOp, body io.Reader, out FileSink) error
+	// Processes are those of a stateful sandbox. Errors: NotFound, NotStateful, SandboxStopped, Lost.
+	Processes(ctx context.Context, sandboxID string) ([]sandbox.Process, error)
+	// Signal sends a signal to one of them, by its number inside. Errors: those of Processes; NotFound, there is no such process.
+	Signal(ctx context.Context, sandboxID string, pid, signal int) error
 	// Stop ends the machine of a stateful sandbox and keeps its files; what runs in it answers as Cancelled. nil for one
 	// that is stopped.
 	//
@@ -132,10 +146,11 @@ type ExecSpec struct {
 	User           string // "" the sandbox's
 	WorkingDir     string // "" the sandbox's
 	Files          []File
-	Collect        []string       // paths or globs, relative to the working directory
-	Limits         sandbox.Limits // the effective ones of this exec; TimeoutMS included
-	MaxOutputBytes int64          // of each stream
-	Background     bool           // it lives on when the server stops, or dies; without a TimeoutMS it has no deadline
+	Collect        []string              // paths or globs, relative to the working directory
+	Limits         sandbox.Limits        // the effective ones of this exec; TimeoutMS included
+	MaxOutputBytes int64                 // of each stream
+	Terminal       *sandbox.TerminalSize // its standard streams are a terminal of that size, and all its output is Stdout
+	Background     bool                  // it lives on when the server stops, or dies; without a TimeoutMS it has no deadline
 }
 
 // File is one file to put in before the program starts, or one collected after it.
@@ -144,8 +159,31 @@ type File struct {
 	Content []byte
 }
 
+// FileOp is one call on the files of a sandbox.
+type FileOp struct {
+	Verb   string // get, put, list, mkdir, remove, pack (a tar archive of a folder) or unpack
+	Path   string // relative to the working directory
+	Offset int64  // of get: bytes to leave out
+	Length int64  // of get: at most so many; 0: all
+	Mode   uint32 // of put: permission bits; 0: those of the file that is there, else 0644
+}
+
+// FileSink takes what a call on files brings, in order: of get the file's info and its bytes, of list an info for each
+// entry, of pack the archive's bytes.
+type FileSink interface {
+	io.Writer
+	Found(sandbox.FileInfo) error
+}
+
+// TerminalControl changes a terminal.
+type TerminalControl struct {
+	Size   sandbox.TerminalSize // 0: as it is
+	Signal int                  // 0: none
+}
+
 // Streams take a program's output while it runs. The runtime calls each writer from one goroutine at a time.
 type Streams struct {
+	Stdin          io.Reader // what is typed at a program with a Terminal; nil: ExecSpec's
 	Stdout, Stderr io.Writer
 	Started        chan<- struct{} // is told once that the program starts; nil: nobody wants to know
 }

@@ -28,9 +28,11 @@ type execution struct {
 	process *cell.Process
 	killer  *os.File // cgroup.kill, nil where there is none
 
-	warm          *warm  // nil: the process is still parked
-	file, scratch string // of the program's code; "" for none
-	temporary     bool   // they must be removed
+	terminal      *terminal // nil: none
+	runs          func()    // is called when the process no longer waits
+	warm          *warm     // nil: the process is still parked
+	file, scratch string    // of the program's code; "" for none
+	temporary     bool      // they must be removed
 	compiled      handover
 
 	mu   sync.Mutex
@@ -70,6 +72,8 @@ func (a *Agent) exec(conn net.Conn, b []byte, files []*os.File) error {
 	if x.process, err = c.Park(confinement(p, x.who, files[:p.Groups])); err != nil {
 		return err
 	}
+	x.runs = a.waits(x.process.Pid)
+	defer x.runs()
 	gone, reaped := make(chan cell.Ended, 1), make(chan struct{})
 	go func() {
 		gone <- x.process.Wait()
@@ -98,6 +102,18 @@ func (a *Agent) exec(conn net.Conn, b []byte, files []*os.File) error {
 	}
 	x.closeWarm()
 	return err
+}
+
+// waits notes that a process is parked, until done is called.
+func (a *Agent) waits(pid int) (done func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.parked[pid] = true
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.parked, pid)
+	}
 }
 
 func confinement(p agent.Park, who user, join []*os.File) cell.Confinement {
@@ -151,6 +167,10 @@ func (x *execution) serve(gone chan cell.Ended) error {
 		go x.handOver()
 	}
 	go x.input()
+	if x.terminal != nil {
+		x.process.Stdout.Close()
+		x.process.Stdout = x.terminal.master
+	}
 	stdout := x.drain(agent.KindStdout, x.process.Stdout, run.MaxOutput)
 	stderr := x.drain(agent.KindStderr, x.process.Stderr, run.MaxOutput)
 	ended := <-gone
@@ -163,6 +183,9 @@ func (x *execution) serve(gone chan cell.Ended) error {
 	}
 	stdout.finish(run.KillRest)
 	stderr.finish(run.KillRest)
+	if x.terminal != nil {
+		x.terminal.master.Close()
+	}
 	if ended.NoStart != nil {
 		var text string
 		if ended.Code, text, err = notStarted(ended.NoStart, program); err != nil {
@@ -187,11 +210,18 @@ func (x *execution) begin(gone chan cell.Ended) (run agent.Run, p cell.Program, 
 	if run, err = x.prepare(gone); err != nil {
 		return run, p, err
 	}
+	x.runs()
 	if x.warm != nil {
 		return run, x.warm.program, x.goOn(run)
 	}
 	if p, err = x.program(run); err != nil {
 		return run, p, err
+	}
+	if run.Terminal != nil {
+		if x.terminal, err = openTerminal(x.who, *run.Terminal); err != nil {
+			return run, p, err
+		}
+		p.Terminal = x.terminal.path
 	}
 	if err = agent.WriteFrame(x.conn, agent.KindBegin, nil); err != nil {
 		return run, p, err

@@ -19,9 +19,10 @@ import (
 
 // Agent serves the connections of one machine.
 type Agent struct {
-	mu    sync.Mutex
-	cell  *cell.Cell
-	stays atomic.Bool // the machine outlives the daemon
+	mu     sync.Mutex
+	cell   *cell.Cell
+	parked map[int]bool // pids of processes that wait for what to run
+	stays  atomic.Bool  // the machine outlives the daemon
 
 	spread sync.Once
 }
@@ -31,7 +32,7 @@ type Agent struct {
 // The daemon holds the other end of lifeline: when that is closed so is this machine, unless its setup has said that it
 // outlives the daemon. So a machine that a daemon died making is gone, too.
 func Serve(l net.Listener, lifeline io.Reader) error {
-	a := &Agent{}
+	a := &Agent{parked: map[int]bool{}}
 	go func() {
 		_, _ = io.Copy(io.Discard, lifeline)
 		if !a.stays.Load() {
@@ -62,6 +63,12 @@ func (a *Agent) serve(conn net.Conn) {
 		err = a.mount(conn, b, files)
 	case agent.KindUnmount:
 		err = a.unmount(conn, b)
+	case agent.KindFiles:
+		err = a.files(conn, b)
+	case agent.KindProcesses:
+		err = a.processes(conn)
+	case agent.KindSignal:
+		err = a.signal(conn, b)
 	case agent.KindPing:
 		err = agent.WriteJSON(conn, agent.KindOK, agent.Place{})
 	default:

@@ -67,6 +67,9 @@ func (s *stream) empty(buf []byte) {
 	}
 	_ = raw.Control(func(fd uintptr) {
 		room, err := unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0)
+		if err != nil { // a terminal
+			room, err = agent.MaxData, nil
+		}
 		for err == nil && room > 0 {
 			var n int
 			n, err = unix.Read(int(fd), buf)
@@ -130,11 +133,24 @@ func (s *stream) say(text string) {
 func (x *execution) input() {
 	buf := make([]byte, smallBuffer) // a longer frame takes what it needs for as long as it lasts
 	stdin := x.process.Stdin
+	if x.terminal != nil {
+		stdin.Close()
+		if stdin = x.terminal.input(); stdin == nil {
+			x.hangUp()
+			return
+		}
+	}
 	defer stdin.Close()
 	for {
 		kind, b, err := agent.ReadFrame(x.conn, buf, agent.MaxData)
+		if err == nil && kind == agent.KindControl {
+			err = x.controlled(b)
+			if err == nil {
+				continue
+			}
+		}
 		if err != nil || kind != agent.KindStdin {
-			x.kill()
+			x.hangUp()
 			return
 		}
 		switch {
@@ -145,7 +161,7 @@ func (x *execution) input() {
 		default:
 			if err := x.feed(stdin, b); err != nil {
 				if errors.Is(err, errHangup) {
-					x.kill()
+					x.hangUp()
 					return
 				}
 				stdin.Close() // the program doesn't want it

@@ -270,6 +270,9 @@ func (m *machine) shortPath(f func(path string) error) error {
 	return f("/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + agentSocket)
 }
 
+// Call implements engine.Machine.
+func (m *machine) Call(ctx context.Context) (*agent.Conn, error) { return m.dial(ctx) }
+
 func (m *machine) dial(ctx context.Context) (*agent.Conn, error) {
 	var conn net.Conn
 	err := m.shortPath(func(path string) (err error) {

@@ -177,6 +177,9 @@ func (p *place) Run(run agent.Run, feed agent.Feed) (agent.Exit, []agent.File, e
 	return p.conn.Run(run, feed)
 }
 
+// Control implements engine.Exec.
+func (p *place) Control(x agent.Control) error { return p.conn.Control(x) }
+
 // Kill implements engine.Exec.
 func (p *place) Kill() error { return p.group.Kill() }
 

@@ -115,6 +115,9 @@ func (m *machine) Detach(ctx context.Context, path string) error {
 // Network implements engine.Machine.
 func (m *machine) Network() (engine.Network, error) { return m.link.Network(), nil }
 
+// Call implements engine.Machine.
+func (m *machine) Call(ctx context.Context) (*agent.Conn, error) { return m.link.Call(ctx) }
+
 // Ping implements engine.Machine.
 func (m *machine) Ping(ctx context.Context) error { return m.link.Ping(ctx) }
 

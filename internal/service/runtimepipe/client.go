@@ -29,8 +29,8 @@ func New(conn io.ReadWriteCloser) *Client {
 // Hangup ends the stream: calls under way end as Lost here and are cancelled over there.
 func (c *Client) Hangup() error { return c.line.conn.Close() }
 
-// listen hands what comes to the calls. None is held up by another: a call has at most a piece of each stream and its
-// answer under way, for which its channel has room.
+// listen hands what comes to the calls. None is held up by another: a call has at most a piece of each stream, one
+// question for more to read, the word that it has started and its answer under way, for which its channel has room.
 func (c *Client) listen() {
 	defer c.line.conn.Close()
 	for {
@@ -55,11 +55,19 @@ func (c *Client) listen() {
 
 // call makes one call and waits for its answer, also when ctx ends: what was cancelled still says how it ended.
 func (c *Client) call(ctx context.Context, q request, out service.Streams) (answer, error) {
-	return c.callTelling(ctx, q, out, nil)
+	return c.carry(ctx, q, carried{Streams: out})
 }
 
-// callTelling is call for one that has events to tell.
-func (c *Client) callTelling(ctx context.Context, q request, out service.Streams, events chan<- service.Event) (answer, error) {
+// carried is what a call reads and tells beside its answer.
+type carried struct {
+	service.Streams
+	events chan<- service.Event
+	sink   service.FileSink
+}
+
+// carry is call for one that has more to tell than output.
+func (c *Client) carry(ctx context.Context, q request, with carried) (answer, error) {
+	q.Reads = with.Stdin != nil
 	id, messages := c.begin()
 	if messages == nil {
 		return answer{}, lost()
@@ -71,20 +79,18 @@ func (c *Client) callTelling(ctx context.Context, q request, out service.Streams
 	defer context.AfterFunc(ctx, func() { _ = c.line.send(message{Call: id, Cancel: true}) })()
 	for m := range messages {
 		switch {
+		case m.Output != nil && m.Output.Stream == 0:
+			select {
+			case with.Started <- struct{}{}:
+			default: // nobody wants to know
+			}
 		case m.Output != nil:
-			w := out.Stdout
-			if m.Output.Stream == 2 {
-				w = out.Stderr
-			}
-			failed := w == nil
-			if !failed {
-				_, err := w.Write(m.Output.Bytes)
-				failed = err != nil
-			}
-			_ = c.line.send(message{Call: id, Taken: &taken{m.Output.Stream, failed}})
+			_ = c.line.send(message{Call: id, Taken: &taken{m.Output.Stream, with.take(*m.Output) != nil}})
+		case m.Want && with.Stdin != nil:
+			go c.feed(id, with.Stdin) // a reader may wait long
 		case m.Event != nil:
 			select {
-			case events <- *m.Event:
+			case with.events <- *m.Event:
 			case <-ctx.Done():
 			}
 			_ = c.line.send(message{Call: id, Taken: &taken{Stream: 1}})
@@ -98,6 +104,37 @@ func (c *Client) callTelling(ctx context.Context, q request, out service.Streams
 	return answer{}, lost()
 }
 
+// take hands on a piece of output.
+func (x carried) take(o output) error {
+	switch {
+	case o.Found != nil && x.sink != nil:
+		return x.sink.Found(*o.Found)
+	case x.sink != nil:
+		_, err := x.sink.Write(o.Bytes)
+		return err
+	}
+	w := x.Stdout
+	if o.Stream == 2 {
+		w = x.Stderr
+	}
+	if w == nil {
+		return errUnwanted
+	}
+	_, err := w.Write(o.Bytes)
+	return err
+}
+
+// feed sends the next piece of what a call reads.
+func (c *Client) feed(id uint64, from io.Reader) {
+	b := make([]byte, maxPiece)
+	n, err := io.ReadAtLeast(from, b, 1)
+	in := input{Bytes: b[:n], End: err == io.EOF}
+	if err != nil && !in.End {
+		in.Error = plain(err)
+	}
+	_ = c.line.send(message{Call: id, Input: &in})
+}
+
 func (c *Client) begin() (uint64, chan message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -105,7 +142,7 @@ func (c *Client) begin() (uint64, chan message) {
 		return 0, nil
 	}
 	c.last++
-	messages := make(chan message, 4)
+	messages := make(chan message, 8)
 	c.open[c.last] = messages
 	return c.last, messages
 }
@@ -197,7 +234,31 @@ func (c *Client) Images(ctx context.Context, namespace string, operator bool) ([
 
 // Watch implements service.Runtime.
 func (c *Client) Watch(ctx context.Context, events chan<- service.Event) error {
-	_, err := c.callTelling(ctx, request{Method: "watch"}, service.Streams{}, events)
+	_, err := c.carry(ctx, request{Method: "watch"}, carried{events: events})
+	return err
+}
+
+// Control implements service.Runtime.
+func (c *Client) Control(ctx context.Context, id, execID string, x service.TerminalControl) error {
+	_, err := c.call(ctx, request{Method: "control", ID: id, ExecID: execID, Control: &x}, service.Streams{})
+	return err
+}
+
+// Files implements service.Runtime.
+func (c *Client) Files(ctx context.Context, id string, op service.FileOp, body io.Reader, out service.FileSink) error {
+	_, err := c.carry(ctx, request{Method: "files", ID: id, Files: &op}, carried{Streams: service.Streams{Stdin: body}, sink: out})
+	return err
+}
+
+// Processes implements service.Runtime.
+func (c *Client) Processes(ctx context.Context, id string) ([]sandbox.Process, error) {
+	a, err := c.call(ctx, request{Method: "processes", ID: id}, service.Streams{})
+	return a.Processes, err
+}
+
+// Signal implements service.Runtime.
+func (c *Client) Signal(ctx context.Context, id string, pid, signal int) error {
+	_, err := c.call(ctx, request{Method: "signal", ID: id, Pid: pid, Signal: signal}, service.Streams{})
 	return err
 }
 

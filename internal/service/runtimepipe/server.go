@@ -50,10 +50,11 @@ type served struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	taken  [2]chan bool // by stream: whether more is wanted
+	input  chan input   // what it reads, a piece for each time it asks
 }
 
 func (s *server) begin(ctx context.Context, id uint64) *served {
-	c := &served{id: id, taken: [2]chan bool{make(chan bool, 1), make(chan bool, 1)}}
+	c := &served{id: id, input: make(chan input, 1), taken: [2]chan bool{make(chan bool, 1), make(chan bool, 1)}}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,6 +71,11 @@ func (s *server) tell(m message) {
 	case c == nil:
 	case m.Cancel:
 		c.cancel()
+	case m.Input != nil:
+		select {
+		case c.input <- *m.Input:
+		default: // it was not asked
+		}
 	case m.Taken != nil && (m.Taken.Stream == 1 || m.Taken.Stream == 2):
 		select {
 		case c.taken[m.Taken.Stream-1] <- !m.Taken.Failed:
@@ -100,8 +106,17 @@ func (s *server) call(c *served, q request) (a answer) {
 	case q.Method == "create" && q.Sandbox != nil:
 		return one(s.runtime.Create(c.ctx, *q.Sandbox))
 	case q.Method == "exec" && q.Exec != nil:
-		o, err := s.runtime.Exec(c.ctx, q.ID, *q.Exec, service.Streams{Stdout: &sender{s, c, 1}, Stderr: &sender{s, c, 2}})
+		o, err := s.exec(c, q)
 		return answer{Outcome: &o, Error: plain(err)}
+	case q.Method == "control" && q.Control != nil:
+		return answer{Error: plain(s.runtime.Control(c.ctx, q.ID, q.ExecID, *q.Control))}
+	case q.Method == "files" && q.Files != nil:
+		return answer{Error: plain(s.runtime.Files(c.ctx, q.ID, *q.Files, s.reader(c, q), &sender{s, c, 1}))}
+	case q.Method == "processes":
+		all, err := s.runtime.Processes(c.ctx, q.ID)
+		return answer{Processes: all, Error: plain(err)}
+	case q.Method == "signal":
+		return answer{Error: plain(s.runtime.Signal(c.ctx, q.ID, q.Pid, q.Signal))}
 	case q.Method == "stop":
 		return answer{Error: plain(s.runtime.Stop(c.ctx, q.ID))}
 	case q.Method == "start":
@@ -124,6 +139,67 @@ func (s *server) call(c *served, q request) (a answer) {
 		return answer{Error: plain(s.runtime.Close(c.ctx, q.StopAll))}
 	}
 	return answer{Error: sandbox.Errorf(sandbox.NotSupported, nil, "the runtime has no call %q: is it of another version?", q.Method)}
+}
+
+// exec runs a program, and tells when it starts.
+func (s *server) exec(c *served, q request) (service.ExecOutcome, error) {
+	started, ended := make(chan struct{}, 1), make(chan struct{})
+	defer close(ended)
+	go func() {
+		select {
+		case <-started:
+			_ = s.line.send(message{Call: c.id, Output: &output{}})
+		case <-ended:
+		}
+	}()
+	return s.runtime.Exec(c.ctx, q.ID, *q.Exec, service.Streams{
+		Stdin: s.reader(c, q), Stdout: &sender{s, c, 1}, Stderr: &sender{s, c, 2}, Started: started,
+	})
+}
+
+// reader is what a call reads, nil where it has nothing.
+func (s *server) reader(c *served, q request) io.Reader {
+	if !q.Reads {
+		return nil
+	}
+	return &wanting{s: s, c: c}
+}
+
+// wanting asks the other side for each piece.
+type wanting struct {
+	s    *server
+	c    *served
+	rest []byte
+	err  error
+}
+
+// Read implements io.Reader.
+func (w *wanting) Read(b []byte) (int, error) {
+	if len(w.rest) == 0 && w.err == nil {
+		w.next()
+	}
+	n := copy(b, w.rest)
+	if w.rest = w.rest[n:]; len(w.rest) > 0 {
+		return n, nil
+	}
+	return n, w.err
+}
+
+func (w *wanting) next() {
+	if w.err = w.s.line.send(message{Call: w.c.id, Want: true}); w.err != nil {
+		return
+	}
+	select {
+	case in := <-w.c.input:
+		w.rest = in.Bytes
+		if in.Error != nil {
+			w.err = in.Error
+		} else if in.End {
+			w.err = io.EOF
+		}
+	case <-w.c.ctx.Done():
+		w.err = w.c.ctx.Err()
+	}
 }
 
 // watch passes events on until the call is cancelled.
@@ -160,7 +236,7 @@ type sender struct {
 func (w *sender) Write(b []byte) (written int, err error) {
 	for len(b) > 0 {
 		n := min(len(b), maxPiece)
-		if err := w.s.line.send(message{Call: w.c.id, Output: &output{w.stream, b[:n]}}); err != nil {
+		if err := w.s.line.send(message{Call: w.c.id, Output: &output{Stream: w.stream, Bytes: b[:n]}}); err != nil {
 			return written, err
 		}
 		if !w.wanted() {
@@ -169,6 +245,17 @@ func (w *sender) Write(b []byte) (written int, err error) {
 		written, b = written+n, b[n:]
 	}
 	return written, nil
+}
+
+// Found implements service.FileSink.
+func (w *sender) Found(info sandbox.FileInfo) error {
+	if err := w.s.line.send(message{Call: w.c.id, Output: &output{Stream: w.stream, Found: &info}}); err != nil {
+		return err
+	}
+	if !w.wanted() {
+		return errUnwanted
+	}
+	return nil
 }
 
 // wanted waits until the piece was taken. The call's cancellation doesn't end that: output so far is still told.

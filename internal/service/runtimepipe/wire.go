@@ -21,6 +21,8 @@ type message struct {
 	Request *request `json:",omitempty"` // -> begins the call
 	Cancel  bool     `json:",omitempty"` // -> its context has ended
 	Taken   *taken   `json:",omitempty"` // -> answers Output
+	Input   *input   `json:",omitempty"` // -> answers Want
+	Want    bool     `json:",omitempty"` // <- a piece of what the call reads
 	Output  *output  `json:",omitempty"` // <-
 	Event   *event   `json:",omitempty"` // <- of the call watch
 	Answer  *answer  `json:",omitempty"` // <- ends the call
@@ -35,6 +37,13 @@ type request struct {
 	StopAll bool                  `json:",omitempty"`
 	Port    *sandbox.Port         `json:",omitempty"`
 
+	ExecID  string                   `json:",omitempty"`
+	Control *service.TerminalControl `json:",omitempty"`
+	Files   *service.FileOp          `json:",omitempty"`
+	Reads   bool                     `json:",omitempty"` // the call has something to read
+	Pid     int                      `json:",omitempty"`
+	Signal  int                      `json:",omitempty"`
+
 	Namespace string `json:",omitempty"`
 	Operator  bool   `json:",omitempty"`
 }
@@ -46,13 +55,23 @@ type answer struct {
 	Outcome *service.ExecOutcome   `json:",omitempty"`
 	Port    *sandbox.Port          `json:",omitempty"`
 	Images  []sandbox.ImageInfo    `json:",omitempty"`
-	Error   *sandbox.Error         `json:",omitempty"`
+
+	Processes []sandbox.Process `json:",omitempty"`
+	Error     *sandbox.Error    `json:",omitempty"`
 }
 
 // output is a piece of a stream; the next one of the same stream waits until it was taken.
 type output struct {
-	Stream int // 1 or 2, as file descriptors are numbered
+	Stream int // 1 or 2, as file descriptors are numbered; 0: the program has started
 	Bytes  []byte
+	Found  *sandbox.FileInfo `json:",omitempty"` // instead of bytes, in order with them
+}
+
+// input is a piece of what a call reads.
+type input struct {
+	Bytes []byte
+	End   bool
+	Error *sandbox.Error `json:",omitempty"` // who reads it there failed
 }
 
 type taken struct {

@@ -183,6 +183,15 @@ func (c *Client) Ping(ctx context.Context) error {
 	return err
 }
 
+// Call is engine.Machine's.
+func (c *Client) Call(ctx context.Context) (*agent.Conn, error) {
+	s, _, err := c.call(ctx, request{Call: true})
+	if err != nil {
+		return nil, err
+	}
+	return agent.Parked(s.Conn, s.r), nil
+}
+
 // Isolation is what holds inside the guest, as its keeper reads it there.
 func (c *Client) Isolation(ctx context.Context) sandbox.Isolation {
 	a, err := c.do(ctx, request{Isolation: true})
@@ -226,6 +235,9 @@ func (x *Exec) Warm() bool { return x.warm }
 
 // Isolation implements engine.Exec.
 func (x *Exec) Isolation() sandbox.Isolation { return x.isolation }
+
+// Control implements engine.Exec.
+func (x *Exec) Control(c agent.Control) error { return x.stream.Control(c) }
 
 // Kill implements engine.Exec.
 func (x *Exec) Kill() error {

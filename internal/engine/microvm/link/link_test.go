@@ -127,9 +127,10 @@ func (m machine) Detach(ctx context.Context, path string) error {
 	_, err := m.link.Detach(ctx, path)
 	return err
 }
-func (m machine) Ping(ctx context.Context) error   { return m.link.Ping(ctx) }
-func (m machine) Network() (engine.Network, error) { return m.link.Network(), nil }
-func (m machine) Isolation() sandbox.Isolation     { return m.link.Isolation(context.Background()) }
+func (m machine) Call(ctx context.Context) (*agent.Conn, error) { return m.link.Call(ctx) }
+func (m machine) Ping(ctx context.Context) error                { return m.link.Ping(ctx) }
+func (m machine) Network() (engine.Network, error)              { return m.link.Network(), nil }
+func (m machine) Isolation() sandbox.Isolation                  { return m.link.Isolation(context.Background()) }
 func (m machine) Stop(ctx context.Context) error {
 	err := m.Machine.Stop(ctx)
 	return err

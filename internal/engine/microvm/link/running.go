@@ -58,7 +58,11 @@ func (x *running) serve() {
 		select {
 		case <-ended: // what it left in the background stays, if the machine does
 		default: // nobody is there any more
-			if !run.Stays {
+			switch {
+			case run.Stays:
+			case run.Terminal != nil:
+				x.x.Close() // its session hears of it
+			default:
 				_ = x.x.Kill()
 			}
 		}
@@ -141,6 +145,13 @@ func (x *running) readInput(input *io.PipeWriter) {
 		kind, b, err := agent.ReadFrame(x.r, buf, agent.MaxData)
 		if err != nil {
 			return
+		}
+		if kind == agent.KindControl {
+			var c agent.Control
+			if json.Unmarshal(b, &c) == nil {
+				_ = x.x.Control(c)
+			}
+			continue
 		}
 		if kind == agent.KindStdin && len(b) > 0 {
 			_, _ = input.Write(b) // a program that reads no more is none of the daemon's business

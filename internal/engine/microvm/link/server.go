@@ -165,6 +165,8 @@ func (g *Guest) answer(ctx context.Context, q request) (a answer, then func(*con
 		a.Released = g.Release(q.Release)
 	case q.Ping:
 		err = m.Ping(ctx)
+	case q.Call:
+		return g.pass(ctx, m)
 	case q.Isolation:
 		i := m.Isolation()
 		a.Isolation = &i
@@ -177,6 +179,22 @@ func (g *Guest) answer(ctx context.Context, q request) (a answer, then func(*con
 		return g.net(ctx, m, q)
 	}
 	return a, nil, err
+}
+
+// pass makes the stream a connection to the machine's agent.
+func (g *Guest) pass(ctx context.Context, m engine.Machine) (a answer, then func(*conn), err error) {
+	c, err := m.Call(ctx)
+	if err != nil {
+		return a, nil, err
+	}
+	return a, func(s *conn) {
+		go func() {
+			_, _ = io.Copy(c, s.r)
+			c.Close() // the daemon is done with it
+		}()
+		_, _ = io.Copy(s.Conn, c.Rest())
+		c.Close()
+	}, nil
 }
 
 func (g *Guest) start(ctx context.Context, spec engine.MachineSpec) (a answer, then func(*conn), err error) {

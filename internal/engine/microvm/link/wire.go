@@ -51,6 +51,7 @@ type request struct {
 	Detach    string              `json:",omitempty"`
 	Release   string              `json:",omitempty"` // a device
 	Ping      bool                `json:",omitempty"`
+	Call      bool                `json:",omitempty"` // then the stream is a connection to the machine's agent
 	Isolation bool                `json:",omitempty"`
 	Halt      bool                `json:",omitempty"`
 	Dial      *dial               `json:",omitempty"` // then the stream is the connection
