@@ -1,15 +1,12 @@
 package client
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
-	"strings"
 
 	"outpost.run/outpost/sandbox"
 )
@@ -65,35 +62,26 @@ func (c *Client) Events(ctx context.Context, id string, since *uint64, tell func
 	if since != nil {
 		at += "?since=" + strconv.FormatUint(*since, 10)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+at, nil)
+	res, err := c.send(ctx, http.MethodGet, at, nil, http.Header{"Accept": {"text/event-stream"}})
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", c.auth)
-	req.Header.Set("Accept", "text/event-stream")
-	res, err := c.http.Do(req)
-	if err != nil {
-		return c.unreachable(err)
-	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		body, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-		return errorOf(res, body)
-	}
-	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
-		data, is := strings.CutPrefix(lines.Text(), "data: ")
-		if !is {
-			continue
-		}
+	var told error
+	_ = events(res.Body, func(_ string, data []byte) error { // a stream that breaks off is one that ends
 		var e sandbox.Event
-		if err := json.Unmarshal([]byte(data), &e); err != nil {
-			return fmt.Errorf("an event is not the contract's JSON: %w", err)
+		if told = json.Unmarshal(data, &e); told != nil {
+			told = fmt.Errorf("an event is not the contract's JSON: %w", told)
+		} else {
+			told = tell(e)
 		}
-		if err := tell(e); errors.Is(err, ErrStop) {
-			return nil
-		} else if err != nil {
-			return err
-		}
+		return told
+	})
+	switch {
+	case errors.Is(told, ErrStop):
+		return nil
+	case told != nil:
+		return told
 	}
 	return ctx.Err()
 }

@@ -108,25 +108,9 @@ func call[T any](ctx context.Context, c *Client, method, path string, body any) 
 // Raw sends one request and gives the answer's body as it came; an answer that is an error becomes one. A nil body sends
 // none.
 func (c *Client) Raw(ctx context.Context, method, path string, body any) ([]byte, error) {
-	var in io.Reader
-	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
-		}
-		in = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, in)
+	res, err := c.send(ctx, method, path, body, nil)
 	if err != nil {
 		return nil, err
-	}
-	req.Header.Set("Authorization", c.auth)
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	res, err := c.http.Do(req)
-	if err != nil {
-		return nil, c.unreachable(err)
 	}
 	defer res.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswerBytes+1))
@@ -135,10 +119,50 @@ func (c *Client) Raw(ctx context.Context, method, path string, body any) ([]byte
 		return nil, fmt.Errorf("the answer of %s broke off: %w", c.base, err)
 	case len(raw) > maxAnswerBytes:
 		return nil, fmt.Errorf("the answer of %s is over %d MiB", c.base, maxAnswerBytes>>20)
-	case res.StatusCode < 200 || res.StatusCode > 299:
-		return nil, errorOf(res, raw)
 	}
 	return raw, nil
+}
+
+// send sends one request and gives an answer that is no error, with its body unread.
+func (c *Client) send(ctx context.Context, method, path string, body any, header http.Header) (*http.Response, error) {
+	var in io.Reader
+	var size int64
+	kind := "application/json"
+	switch b := body.(type) {
+	case nil:
+	case bytesBody:
+		in, size, kind = b.Reader, b.size, b.kind
+	default:
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		in, size = bytes.NewReader(text), int64(len(text))
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, in)
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	req.Header.Set("Authorization", c.auth)
+	if body != nil {
+		req.Header.Set("Content-Type", kind)
+		if req.ContentLength = size; size == 0 {
+			req.Body = http.NoBody
+		}
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	if res.StatusCode < 200 || res.StatusCode > 299 {
+		defer res.Body.Close()
+		raw, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+		return nil, errorOf(res, raw)
+	}
+	return res, nil
 }
 
 func (c *Client) unreachable(err error) error {

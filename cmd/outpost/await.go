@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -43,13 +41,4 @@ func awaitingImage(cmd *cobra.Command, wait *int, call func(wait *int) error) er
 			}
 		}
 	}
-}
-
-func onTerminal(w io.Writer) bool {
-	f, is := w.(*os.File)
-	if !is {
-		return false
-	}
-	st, err := f.Stat()
-	return err == nil && st.Mode()&os.ModeCharDevice != 0
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"outpost.run/outpost/client"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -147,32 +148,45 @@ func pointer[T comparable](v T) *T {
 	return &v
 }
 
-// show passes a result through: its output, what ended it where that was not the program itself, and its exit code as
-// the error.
-func (p *program) show(cmd *cobra.Command, r sandbox.ExecResult) error {
+// runLive runs a program by one of two calls, and passes its output through as it comes and its exit code as the error; with --json
+// it prints the whole result.
+func (p *program) runLive(cmd *cobra.Command, whole func() (sandbox.ExecResult, error), live func(client.Live) (sandbox.ExecResult, error)) error {
 	if p.json {
-		return printJSON(cmd.OutOrStdout(), r)
-	}
-	for _, s := range []struct {
-		name, text string
-		to         io.Writer
-		truncated  bool
-		bytes      int64
-	}{
-		{"stdout", r.Stdout, cmd.OutOrStdout(), r.StdoutTruncated, r.StdoutBytes},
-		{"stderr", r.Stderr, cmd.ErrOrStderr(), r.StderrTruncated, r.StderrBytes},
-	} {
-		raw, err := base64.StdEncoding.DecodeString(s.text)
+		r, err := whole()
 		if err != nil {
-			return fmt.Errorf("the server's %s is no base64: %w", s.name, err)
-		}
-		if _, err := s.to.Write(raw); err != nil {
 			return err
 		}
-		if s.truncated {
-			fmt.Fprintf(cmd.ErrOrStderr(), "outpost: %s was cut: %d of %d bytes shown\n", s.name, len(raw), s.bytes)
+		return printJSON(cmd.OutOrStdout(), r)
+	}
+	var shown [2]counter
+	shown[0].to, shown[1].to = cmd.OutOrStdout(), cmd.ErrOrStderr()
+	r, err := live(client.Live{Stdout: &shown[0], Stderr: &shown[1]})
+	if err != nil {
+		return err
+	}
+	for i, bytes := range []int64{r.StdoutBytes, r.StderrBytes} {
+		if bytes > shown[i].n {
+			fmt.Fprintf(cmd.ErrOrStderr(), "outpost: %s was cut: %d of %d bytes shown\n", []string{"stdout", "stderr"}[i], shown[i].n, bytes)
 		}
 	}
+	return sayEnd(cmd, r)
+}
+
+// counter counts what it passes on.
+type counter struct {
+	to io.Writer
+	n  int64
+}
+
+// Write implements io.Writer.
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.to.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// sayEnd says what ended a program where that was not the program itself, and gives its exit code as the error.
+func sayEnd(cmd *cobra.Command, r sandbox.ExecResult) error {
 	switch r.TerminationReason {
 	case sandbox.TimedOut:
 		fmt.Fprintf(cmd.ErrOrStderr(), "outpost: ended at its time limit after %.0f ms\n", r.DurationMS)

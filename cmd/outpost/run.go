@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"outpost.run/outpost/client"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -30,16 +31,19 @@ func runCommand() *cobra.Command {
 				return err
 			}
 			x := inFreshMachine(cmd, r, &m)
-			var result sandbox.ExecResult
-			err = awaitingImage(cmd, given(cmd, "create-wait-secs", wait), func(secs *int) (err error) {
-				x.CreateWaitSecs = secs
-				result, err = c.Execute(cmd.Context(), x)
-				return err
-			})
-			if err != nil {
-				return err
+			waiting := func(run func() (sandbox.ExecResult, error)) (r sandbox.ExecResult, err error) {
+				err = awaitingImage(cmd, given(cmd, "create-wait-secs", wait), func(secs *int) (err error) {
+					x.CreateWaitSecs = secs
+					r, err = run()
+					return err
+				})
+				return r, err
 			}
-			return p.show(cmd, result)
+			return p.runLive(cmd, func() (sandbox.ExecResult, error) {
+				return waiting(func() (sandbox.ExecResult, error) { return c.Execute(cmd.Context(), x) })
+			}, func(live client.Live) (sandbox.ExecResult, error) {
+				return waiting(func() (sandbox.ExecResult, error) { return c.ExecuteLive(cmd.Context(), x, live) })
+			})
 		}),
 	}
 	at.flags(cmd)

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -125,6 +128,9 @@ func (c *Cell) write(s *host.Script, conf Confinement, fds [5]pipe) {
 	const joinSessionKeyring = 1
 	s.May("leave the session keyring", unix.SYS_KEYCTL, joinSessionKeyring, 0)
 	s.Must("umask", unix.SYS_UMASK, 0o022)
+	for _, n := range ignoredSignals() {
+		s.Must("heed a signal", unix.SYS_RT_SIGACTION, uintptr(n), s.Words(0, 0, 0, 0), 0, 8)
+	}
 	if len(conf.CPUs) > 0 {
 		mask := make([]uintptr, 16) // 1024 processors
 		for _, n := range conf.CPUs {
@@ -140,6 +146,20 @@ func (c *Cell) write(s *host.Script, conf Confinement, fds [5]pipe) {
 	s.Wait("wait for what to run", 3)
 	s.Exit(127) // overwritten by Run
 }
+
+// ignoredSignals are those that this process ignores, as whoever started it did: a program would inherit that through execve(2).
+var ignoredSignals = sync.OnceValue(func() (all []int) {
+	status, _ := os.ReadFile("/proc/self/status")
+	_, rest, _ := strings.Cut(string(status), "\nSigIgn:")
+	line, _, _ := strings.Cut(rest, "\n")
+	mask, _ := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
+	for n := range 64 {
+		if mask&(1<<n) != 0 {
+			all = append(all, n+1)
+		}
+	}
+	return all
+})
 
 func joinGroups(s *host.Script, join []*os.File) {
 	zero := s.String("0")

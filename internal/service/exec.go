@@ -20,7 +20,7 @@ type How struct {
 // unless the request says keep, or says nothing and keep is the default of this call. faults are what reading the
 // request gave.
 //
-// With background it returns at once, and the answer is the exec's state alone; else the result alone.
+// With background it returns when the program has started, and the answer is the exec's state alone; else the result alone.
 //
 // Errors: NotFound, those of policy.Exec and of Runtime.Exec, NotStateful (background), QuotaExceeded, Capacity (its turn
 // did not come in time), SandboxStopped, Conflict (a failed sandbox), Lost, ShuttingDown.
@@ -58,12 +58,30 @@ func (s *Service) Exec(ctx context.Context, namespace, id string, r sandbox.Exec
 		return s.inTurn(ctx, l, e, spec)
 	}
 	if p.Background {
-		state := e.state(false)
 		go finish() //nolint:errcheck // its record says it
-		return nil, &state, nil
+		return s.started(e)
 	}
 	result, err := finish()
 	return result, nil, err
+}
+
+// startPatience is how long the answer to an exec in the background waits for its program to start.
+const startPatience = 10 * time.Second
+
+// started is the state of an exec in the background whose program has started, or may still wait for what it needs. Errors: those
+// for which none did.
+func (s *Service) started(e *exec) (*sandbox.ExecResult, *sandbox.ExecState, error) {
+	select {
+	case <-e.Begun:
+	case <-e.Done:
+		if e.err != nil {
+			s.execs.discard(e)
+			return nil, nil, e.err
+		}
+	case <-time.After(startPatience):
+	}
+	state := e.state(true)
+	return nil, &state, nil
 }
 
 // inTurn runs an exec when there is room for it in its sandbox; one in the background takes nobody's.

@@ -168,6 +168,13 @@ func (x *execs) drop(e *exec) {
 	e.Stderr.Drop()
 }
 
+// discard forgets an exec of whose end its client has heard.
+func (x *execs) discard(e *exec) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.forget(e)
+}
+
 // expire forgets what ended before a moment.
 func (x *execs) expire(before time.Time) {
 	x.mu.Lock()

@@ -94,6 +94,7 @@ func (x *execution) hangUp() {
 		x.kill()
 		return
 	}
+	x.finish()
 	_ = x.terminal.apply(agent.Control{Signal: int(unix.SIGHUP)})
 	x.terminal.master.Close()
 	time.AfterFunc(time.Second, x.process.Kill)

@@ -1,0 +1,220 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"outpost.run/outpost/sandbox"
+)
+
+// Background starts a program in a stateful sandbox and gives its exec at once; ExecState and Output tell of it.
+func (c *Client) Background(ctx context.Context, id string, r sandbox.ExecRequest) (sandbox.ExecState, error) {
+	yes := true
+	r.Background = &yes
+	return call[sandbox.ExecState](ctx, c, http.MethodPost, c.inNamespace(id, "exec"), r)
+}
+
+// Live is where the output of a program goes while it runs; a nil writer drops it.
+type Live struct {
+	Started        func(sandboxID, execID string)
+	Stdout, Stderr io.Writer
+}
+
+// ExecLive runs one program in a sandbox and passes its output on as it comes; the result has none. When ctx ends, the program
+// is killed (by on_disconnect).
+func (c *Client) ExecLive(ctx context.Context, id string, r sandbox.ExecRequest, live Live) (sandbox.ExecResult, error) {
+	return c.live(ctx, c.inNamespace(id, "exec"), r, live)
+}
+
+// ExecuteLive is ExecLive for Execute.
+func (c *Client) ExecuteLive(ctx context.Context, r sandbox.ExecuteRequest, live Live) (sandbox.ExecResult, error) {
+	return c.live(ctx, c.inNamespace("execute"), r, live)
+}
+
+func (c *Client) live(ctx context.Context, path string, body any, live Live) (result sandbox.ExecResult, err error) {
+	res, err := c.send(ctx, http.MethodPost, path, body, http.Header{"Accept": {"text/event-stream"}})
+	if err != nil {
+		return result, err
+	}
+	defer res.Body.Close()
+	ended := false
+	err = events(res.Body, func(name string, data []byte) error {
+		switch name {
+		case "start":
+			var s struct {
+				ID        string `json:"id"`
+				SandboxID string `json:"sandbox_id"`
+			}
+			err := json.Unmarshal(data, &s)
+			if live.Started != nil {
+				live.Started(s.SandboxID, s.ID)
+			}
+			return err
+		case sandbox.Stdout:
+			return pass(live.Stdout, data)
+		case sandbox.Stderr:
+			return pass(live.Stderr, data)
+		case "exit":
+			ended = true
+			return json.Unmarshal(data, &result)
+		case "error":
+			return errorOf(res, data)
+		}
+		return nil
+	})
+	if err == nil && !ended {
+		err = sandbox.Errorf(sandbox.Lost, nil, "the stream broke off before the program's end")
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return result, err
+}
+
+// pass hands on the piece of output in an event.
+func pass(to io.Writer, data []byte) error {
+	var p struct {
+		Text   *string `json:"text"`
+		Base64 []byte  `json:"base64"`
+	}
+	if err := json.Unmarshal(data, &p); err != nil || to == nil {
+		return err
+	}
+	if p.Text != nil {
+		p.Base64 = []byte(*p.Text)
+	}
+	_, err := to.Write(p.Base64)
+	return err
+}
+
+// maxEvent bounds one event: 64 KiB of output, in JSON's escapes.
+const maxEvent = 1 << 20
+
+// events reads server-sent events, each with its name and data, until the stream ends or tell returns an error.
+func events(r io.Reader, tell func(name string, data []byte) error) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 64<<10), maxEvent)
+	name := ""
+	for lines.Scan() {
+		if word, is := strings.CutPrefix(lines.Text(), "event: "); is {
+			name = word
+		}
+		data, is := strings.CutPrefix(lines.Text(), "data: ")
+		if !is {
+			continue
+		}
+		if err := tell(name, []byte(data)); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+// Execs gives those of a sandbox that run or ended in the last ten minutes, the newest first, without results.
+func (c *Client) Execs(ctx context.Context, id string) ([]sandbox.ExecState, error) {
+	return every(func(page int) (sandbox.Page[sandbox.ExecState], error) {
+		return call[sandbox.Page[sandbox.ExecState]](ctx, c, http.MethodGet, c.inNamespace(id, "execs")+ListOptions{Page: page, PerPage: maxPerPage}.query(), nil)
+	})
+}
+
+// ExecState gives an exec, with its result where it has ended.
+func (c *Client) ExecState(ctx context.Context, id, execID string) (sandbox.ExecState, error) {
+	return call[sandbox.ExecState](ctx, c, http.MethodGet, c.inNamespace(id, "execs", execID), nil)
+}
+
+// CancelExec kills the program of an exec. Error AlreadyFinished: it has ended.
+func (c *Client) CancelExec(ctx context.Context, id, execID string) (sandbox.ExecState, error) {
+	return call[sandbox.ExecState](ctx, c, http.MethodPost, c.inNamespace(id, "execs", execID, "cancel"), nil)
+}
+
+// followWait is how long one call waits for more output.
+const followWait = 20 * time.Second
+
+// Output is a part of a stream.
+type Output struct {
+	io.ReadCloser       // its bytes
+	Next          int64 // the offset after them
+	Finished      bool  // no more can come
+}
+
+// ExecOutput gives what there is of a stream (stdout or stderr) of an exec from an offset on; where there is nothing yet it waits for
+// that long.
+func (c *Client) ExecOutput(ctx context.Context, id, execID, stream string, offset int64, wait time.Duration) (Output, error) {
+	return c.output(ctx, c.inNamespace(id, "execs", execID, "output"), stream, offset, wait)
+}
+
+func (c *Client) output(ctx context.Context, path, stream string, offset int64, wait time.Duration) (Output, error) {
+	q := url.Values{"stream": {stream}, "offset": {strconv.FormatInt(offset, 10)}, "wait_ms": {strconv.FormatInt(wait.Milliseconds(), 10)}}
+	res, err := c.send(ctx, http.MethodGet, path+"?"+q.Encode(), nil, nil)
+	if err != nil {
+		return Output{}, err
+	}
+	next, err := strconv.ParseInt(res.Header.Get("X-Next-Offset"), 10, 64)
+	if err != nil {
+		res.Body.Close()
+		return Output{}, fmt.Errorf("%s answered without X-Next-Offset", path)
+	}
+	return Output{res.Body, next, res.Header.Get("X-Finished") == "true"}, nil
+}
+
+// FollowExec copies a stream of an exec from an offset on to to until the program has ended. A connection that breaks is made anew where
+// the last one ended.
+func (c *Client) FollowExec(ctx context.Context, id, execID, stream string, offset int64, to io.Writer) error {
+	return c.follow(ctx, c.inNamespace(id, "execs", execID, "output"), stream, offset, to)
+}
+
+func (c *Client) follow(ctx context.Context, path, stream string, offset int64, to io.Writer) error {
+	for failures := 0; ; {
+		o, err := c.output(ctx, path, stream, offset, followWait)
+		if err == nil {
+			var n int64
+			n, err = io.Copy(counted{to}, o)
+			o.Close()
+			if offset += n; n > 0 {
+				failures = 0
+			}
+			if err == nil && o.Finished {
+				return nil
+			}
+		}
+		var mine writeError
+		var status *StatusError
+		if errors.As(err, &mine) || errors.As(err, &status) || ctx.Err() != nil {
+			return err
+		}
+		if err != nil {
+			if failures++; failures > 5 {
+				return err
+			}
+			select {
+			case <-time.After(time.Duration(failures) * 200 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// counted tells a writer's error from a reader's.
+type counted struct{ io.Writer }
+
+type writeError struct{ error }
+
+func (e writeError) Unwrap() error { return e.error }
+
+// Write implements io.Writer.
+func (w counted) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if err != nil {
+		err = writeError{err}
+	}
+	return n, err
+}
