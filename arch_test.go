@@ -45,6 +45,7 @@ var rooms = map[string]room{
 	"internal/service/runtimetest": {imports: []string{"internal/service", "sandbox"}, why: "the suite knows no runtime"},
 	"internal/service/runtimepipe": {imports: []string{"internal/service", "sandbox"}, why: "a runtime's other side knows no machines"},
 	"internal/service":             {imports: []string{"internal/policy", "internal/spool", "sandbox"}, why: oneWay},
+	"internal/jobs":                {imports: []string{"internal/service", "sandbox"}, why: oneWay},
 	"internal/spool":               {why: "it keeps bytes, whatever they are"},
 	"internal/metrics":             {imports: []string{"internal/pool", "internal/service", "sandbox"}, why: "what is measured is told to it, and it knows nobody who measures"},
 	"internal/strict":              {imports: []string{"sandbox"}, why: "reading JSON says nothing of what it is for"},

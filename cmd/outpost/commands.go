@@ -18,7 +18,7 @@ import (
 // clientCommands are those that need no more than a server to speak to, or start one themselves.
 func clientCommands() []*cobra.Command {
 	return []*cobra.Command{
-		runCommand(), execCommand(), createCommand(), lsCommand(), rmCommand(), stopCommand(), startCommand(), shellCommand(), cpCommand(), psCommand(), killCommand(), execsCommand(), logsCommand(), eventsCommand(), tokenCommand(), keyCommand(),
+		runCommand(), execCommand(), createCommand(), lsCommand(), rmCommand(), stopCommand(), startCommand(), shellCommand(), cpCommand(), psCommand(), killCommand(), execsCommand(), logsCommand(), jobCommand(), eventsCommand(), tokenCommand(), keyCommand(),
 		imageCommand(), demoCommand(), doctorCommand(), benchCommand(), bareCommand(),
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -145,17 +146,24 @@ func logsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := both(func(stream string) error { return copyOutput(cmd, c, args[0], args[1], stream, follow) }); err != nil || !follow {
+			ctx, id, execID := cmd.Context(), args[0], args[1]
+			s := streams{cmd: cmd, follow: follow,
+				part:  func(stream string) (client.Output, error) { return c.ExecOutput(ctx, id, execID, stream, 0, 0) },
+				whole: func(stream string, to io.Writer) error { return c.FollowExec(ctx, id, execID, stream, 0, to) },
+			}
+			if err := s.print(); err != nil || !follow {
 				return err
 			}
-			e, err := c.ExecState(cmd.Context(), args[0], args[1])
-			if err != nil {
+			e, err := c.ExecState(ctx, id, execID)
+			switch {
+			case err != nil:
 				return err
+			case e.Result != nil:
+				return sayEnd(cmd, *e.Result)
+			case e.Error != nil:
+				return sandbox.Errorf(e.Error.Code, nil, "%s", e.Error.Message)
 			}
-			if e.Result == nil {
-				return errors.New("the program came to nothing")
-			}
-			return sayEnd(cmd, *e.Result)
+			return errors.New("the program runs on")
 		}),
 	}
 	at.flags(cmd)
@@ -163,26 +171,28 @@ func logsCommand() *cobra.Command {
 	return cmd
 }
 
-// both does what is to be done with each stream, at the same time.
-func both(f func(stream string) error) error {
-	var all sync.WaitGroup
-	var errs [2]error
-	for i, stream := range []string{sandbox.Stdout, sandbox.Stderr} {
-		all.Go(func() { errs[i] = f(stream) })
-	}
-	all.Wait()
-	return errors.Join(errs[:]...)
+// streams prints both streams of a program at the same time: what there is, or with follow all until its end.
+type streams struct {
+	cmd    *cobra.Command
+	follow bool
+	part   func(stream string) (client.Output, error)
+	whole  func(stream string, to io.Writer) error
 }
 
-func copyOutput(cmd *cobra.Command, c *client.Client, id, execID, stream string, follow bool) error {
-	to := cmd.OutOrStdout()
-	if stream == sandbox.Stderr {
-		to = cmd.ErrOrStderr()
+func (s streams) print() error {
+	var all sync.WaitGroup
+	var errs [2]error
+	all.Go(func() { errs[0] = s.copy(sandbox.Stdout, s.cmd.OutOrStdout()) })
+	all.Go(func() { errs[1] = s.copy(sandbox.Stderr, s.cmd.ErrOrStderr()) })
+	all.Wait()
+	return cmp.Or(errs[0], errs[1]) // both mostly say the same
+}
+
+func (s streams) copy(stream string, to io.Writer) error {
+	if s.follow {
+		return s.whole(stream, to)
 	}
-	if follow {
-		return c.FollowExec(cmd.Context(), id, execID, stream, 0, to)
-	}
-	o, err := c.ExecOutput(cmd.Context(), id, execID, stream, 0, 0)
+	o, err := s.part(stream)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 
 	"outpost.run/outpost/internal/config"
 	"outpost.run/outpost/internal/host"
+	"outpost.run/outpost/internal/jobs"
 	"outpost.run/outpost/internal/metrics"
 	"outpost.run/outpost/internal/server"
 	"outpost.run/outpost/internal/service"
@@ -106,9 +108,13 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	if err != nil {
 		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
 	}
+	queue, err := openQueue(ctx, c, log)
+	if err != nil {
+		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
+	}
 	svc := service.New(service.Config{
 		Policy: rules, Store: store, Runtime: machines, RootToken: token, Log: log, Ended: measures.ExecEnds,
-		Output: output, MaxOutput: int64(c.Output.StreamMB) << 20,
+		Queue: queue, Output: output, MaxOutput: int64(c.Output.StreamMB) << 20,
 	})
 	measures.WatchLoad(svc.Load)
 	if err := svc.Start(ctx); err != nil {
@@ -122,6 +128,25 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 		return errors.Join(err, svc.Shutdown(context.WithoutCancel(ctx), 0, false))
 	}
 	return answer(ctx, c, socket, svc, web, stopAll, log, stderr)
+}
+
+// openQueue opens the queue of jobs. The secret that callbacks are signed with is made at the first start.
+func openQueue(ctx context.Context, c config.Config, log *slog.Logger) (*jobs.Queue, error) {
+	path := filepath.Join(c.DataDir, "callback.secret")
+	secret, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		secret = make([]byte, 32)
+		_, _ = rand.Read(secret) // never fails: crypto/rand ends the process instead
+		err = writeWhole(path, secret, 0o600)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return jobs.Open(ctx, jobs.Options{
+		Dir: filepath.Join(c.DataDir, "jobs"), Concurrency: c.Jobs.Concurrency, PerNamespace: c.Jobs.ConcurrencyPerNamespace,
+		MaxQueued: c.Jobs.MaxQueued, MaxQueuedInAll: c.Jobs.MaxQueuedInAll, Keep: time.Duration(c.Jobs.ResultsTTLHours) * time.Hour,
+		Secret: secret, CallbackAllow: c.Jobs.Callbacks(), Log: log,
+	})
 }
 
 // answer answers calls until ctx ends, and lets those under way end.

@@ -166,8 +166,22 @@ type Pool struct {
 
 // Jobs bounds the queue.
 type Jobs struct {
-	Concurrency     int `json:"concurrency" minimum:"1"`
-	ResultsTTLHours int `json:"results_ttl_hours" minimum:"1"`
+	Concurrency             int      `json:"concurrency" minimum:"1" doc:"jobs that run at once"`
+	ConcurrencyPerNamespace int      `json:"concurrency_per_namespace" minimum:"0" doc:"of one namespace; 0: as many as there are"`
+	MaxQueued               int      `json:"max_queued" minimum:"1" doc:"jobs of one namespace that wait"`
+	MaxQueuedInAll          int      `json:"max_queued_in_all" minimum:"1" doc:"jobs of all namespaces that wait"`
+	ResultsTTLHours         int      `json:"results_ttl_hours" minimum:"1" doc:"how long a job and its result are kept after its end"`
+	CallbackAllow           []string `json:"callback_allow" doc:"blocks of addresses that callbacks may be sent to although they are not public, as 10.0.0.0/8"`
+}
+
+// Callbacks are the blocks of CallbackAllow; check has judged them.
+func (j Jobs) Callbacks() (all []netip.Prefix) {
+	for _, text := range j.CallbackAllow {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 // Log says how the server logs.
@@ -197,7 +211,7 @@ func Default() Config {
 		},
 		Ports: Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container", MicroVM: MicroVM{VMM: "firecracker", Snapshots: true}},
 		Compiled: Compiled{KeepMB: 1024}, Output: Output{StreamMB: 256, KeepMB: 4096},
-		Pool: Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, ResultsTTLHours: 168},
+		Pool: Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, MaxQueued: 100_000, MaxQueuedInAll: 1_000_000, ResultsTTLHours: 168},
 		Disk: Disk{ReserveMB: 1024, Overcommit: 10}, DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
 		Metrics: Metrics{Access: "operator"},
 	}
@@ -209,6 +223,7 @@ func (c Config) ForPolicy() policy.Policy {
 	p.AllowSeccompDisabled, p.Floor = c.Policy.AllowSeccompDisabled, sandbox.Preset(c.Policy.Floor.Preset)
 	p.Defaults = sandbox.Limits{MemoryMB: d.MemoryMB, CPUCores: d.CPUCores, TimeoutMS: d.TimeoutMS, DiskMB: d.DiskMB, Pids: d.Pids}
 	p.Maximum, p.Quota = policy.Maximum(c.Policy.Maximum), policy.Quota(c.Policy.Quota)
+	p.CallbackAllow = c.Jobs.Callbacks()
 	p.MicroVMDefault = c.Engines.Default == "microvm"
 	p.Images = map[string]string{
 		"python": c.Images.Python, "bash": c.Images.Bash, "node": c.Images.Node, "go": c.Images.Go, "rust": c.Images.Rust,
@@ -239,6 +254,11 @@ func (c Config) check(faults *sandbox.Faults) {
 	} {
 		if pair[0] > pair[1] {
 			faults.Add("policy.defaults."+name, "is over policy.maximum.%s (%v)", name, pair[1])
+		}
+	}
+	for i, text := range c.Jobs.CallbackAllow {
+		if _, err := netip.ParsePrefix(text); err != nil {
+			faults.Add(fmt.Sprintf("jobs.callback_allow[%d]", i), "must be a block of addresses, as 10.0.0.0/8")
 		}
 	}
 	c.checkGPUs(faults)

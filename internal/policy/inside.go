@@ -1,6 +1,9 @@
 package policy
 
 import (
+	"net/netip"
+	"net/url"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -11,6 +14,34 @@ import (
 // CheckFilePath notes what is wrong with the path of a call on files.
 func CheckFilePath(name string, faults *sandbox.Faults) {
 	checkPath("path", name, faults)
+}
+
+// CheckCallback notes what is wrong with the address of a callback, as far as it can be told without asking for its host's. allow are
+// blocks that the operator opened.
+func CheckCallback(address string, allow []netip.Prefix, faults *sandbox.Faults) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Opaque != "" || len(address) > maxPathBytes {
+		faults.Add("callback_url", "must be an address as https://host/path")
+		return
+	}
+	if u.User != nil || u.Fragment != "" {
+		faults.Add("callback_url", "must have no credentials and no fragment")
+		return
+	}
+	host := u.Hostname()
+	a, err := netip.ParseAddr(host)
+	switch {
+	case err == nil && !CallbackAllowed(a, allow):
+		faults.Add("callback_url", "must lead to a public address")
+	case err != nil && (sandbox.CleanHost(host) == "" || strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")) && len(allow) == 0:
+		faults.Add("callback_url", "must lead to a public host")
+	}
+}
+
+// CallbackAllowed says whether a callback may be sent to an address.
+func CallbackAllowed(a netip.Addr, allow []netip.Prefix) bool {
+	a = a.Unmap()
+	return sandbox.IsPublic(a) || slices.ContainsFunc(allow, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // Signal is the number of a signal by its name. Real-time signals have no names here.

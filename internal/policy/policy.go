@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -18,6 +19,7 @@ type Policy struct {
 	Quota                Quota             // what one namespace may have in all
 	Images               map[string]string // by language; a language without an image is not served
 	MicroVM              string            // why no microVM can be had here, and what mends it; "": it can
+	CallbackAllow        []netip.Prefix    // addresses that are not public, but may be called back
 	MicroVMDefault       bool              // a request that says nothing of a jailer gets a microVM
 }
 

@@ -77,13 +77,14 @@ var outputParams = []param{
 
 // execOutput gives what there is of a stream from an offset on.
 func (s *Server) execOutput(c *call, w http.ResponseWriter) error {
-	return s.output(c, w, func(stream string) (*service.Output, error) {
-		return s.svc.ExecOutput(c.namespace, c.id, c.execID, stream)
+	return s.output(c, w, func(_ context.Context, stream string, _ time.Time) (*service.Output, bool, error) {
+		log, err := s.svc.ExecOutput(c.namespace, c.id, c.execID, stream)
+		return log, true, err
 	})
 }
 
-// output answers with the bytes of a stream that find gives.
-func (s *Server) output(c *call, w http.ResponseWriter, find func(stream string) (*service.Output, error)) error {
+// output answers with the bytes of a stream that find gives, perhaps only after some time; last says that no other will come after it.
+func (s *Server) output(c *call, w http.ResponseWriter, find func(ctx context.Context, stream string, until time.Time) (log *service.Output, last bool, err error)) error {
 	q, faults := readQuery(c.rawQuery, outputParams)
 	offset := readCount(q, "offset", 1<<62, &faults)
 	wait := readCount(q, "wait_ms", maxWaitMS, &faults)
@@ -94,14 +95,17 @@ func (s *Server) output(c *call, w http.ResponseWriter, find func(stream string)
 	if stream == "" {
 		stream = sandbox.Stdout
 	}
-	log, err := find(stream)
+	until := time.Now().Add(time.Duration(wait) * time.Millisecond)
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ending, cancel)()
+	log, last, err := find(ctx, stream, until)
 	if err != nil {
 		return err
 	}
 	if wait > 0 {
-		ctx, cancel := context.WithTimeout(c.ctx, time.Duration(wait)*time.Millisecond)
+		ctx, cancel := context.WithDeadline(ctx, until)
 		defer cancel()
-		defer context.AfterFunc(s.ending, cancel)()
 		_ = log.Wait(ctx, offset)
 	}
 	kept, _, ended := log.State()
@@ -109,7 +113,7 @@ func (s *Server) output(c *call, w http.ResponseWriter, find func(stream string)
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("X-Next-Offset", strconv.FormatInt(next, 10))
-	h.Set("X-Finished", strconv.FormatBool(ended))
+	h.Set("X-Finished", strconv.FormatBool(ended && last))
 	h.Set("Content-Length", strconv.FormatInt(next-offset, 10))
 	w.WriteHeader(http.StatusOK)
 	return copySlowly(w, io.NewSectionReader(reading{log}, offset, next-offset))

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"outpost.run/outpost/internal/jobs"
 	"outpost.run/outpost/internal/metrics"
 	"outpost.run/outpost/internal/policy"
 	"outpost.run/outpost/internal/server"
@@ -176,7 +177,12 @@ func start(t *testing.T, change func(*settings)) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.svc = service.New(service.Config{Output: output, Policy: s.policy, Store: store, Runtime: f.paper, RootToken: rootToken, Log: log, Ended: measures.ExecEnds})
+	queue, err := jobs.Open(t.Context(), jobs.Options{Dir: t.TempDir(), Concurrency: 2, MaxQueued: 5, MaxQueuedInAll: 8, Keep: time.Hour, Secret: []byte("s"), Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = queue.Close(context.Background()) })
+	f.svc = service.New(service.Config{Queue: queue, Output: output, Policy: s.policy, Store: store, Runtime: f.paper, RootToken: rootToken, Log: log, Ended: measures.ExecEnds})
 	measures.WatchLoad(f.svc.Load)
 	if err := f.svc.Start(t.Context()); err != nil {
 		t.Fatal(err)

@@ -39,6 +39,7 @@ const (
 	namespace   = "/auth/v1/seed/{namespace}"
 	ofNamespace = namespace + "/sandbox"
 	anExec      = ofNamespace + "/{id}/execs/{exec_id}"
+	allJobs     = ofNamespace + "/jobs"
 	pats        = "/auth/v1/pat"
 	keys        = "/auth/v1/api_keys"
 )
@@ -72,6 +73,12 @@ func (s *Server) table() []route {
 		{method: "POST", path: ofNamespace + "/{id}/processes/{pid}/signal", access: writers, summary: "Send a signal to a process of a stateful sandbox", request: typeOf[sandbox.SignalRequest](), status: http.StatusNoContent, handler: s.signal},
 		{method: "GET", path: ofNamespace + "/{id}/pty", access: terminals, summary: "A terminal of a stateful sandbox, as a WebSocket: binary messages are bytes, text messages JSON ({\"resize\":{\"cols\",\"rows\"}}, {\"signal\":\"SIGINT\"}; at the end {\"exit\":{…}})", params: ptyParams, status: http.StatusSwitchingProtocols, hijacks: s.pty},
 		{method: "POST", path: ofNamespace + "/{id}/pty/ticket", access: writers, summary: "Make a ticket, with which a browser opens a terminal: once, within 30 seconds", status: http.StatusCreated, response: typeOf[sandbox.Ticket](), handler: s.makeTicket},
+		{method: "POST", path: allJobs, access: writers, summary: "Put a program on the queue: it runs at least once, whatever becomes of the server", request: typeOf[sandbox.JobRequest](), status: http.StatusCreated, response: typeOf[sandbox.Job](), idempotent: true, handler: s.submitJob},
+		{method: "GET", path: allJobs, access: readers, summary: "List jobs", params: jobParams, status: http.StatusOK, response: typeOf[sandbox.Page[sandbox.Job]](), handler: s.listJobs},
+		{method: "GET", path: allJobs + "/callback_key", access: admins, summary: "The key that the namespace's callbacks are signed with", status: http.StatusOK, response: typeOf[sandbox.CallbackKey](), handler: s.callbackKey},
+		{method: "GET", path: allJobs + "/{id}", access: readers, summary: "Get a job with its result", status: http.StatusOK, response: typeOf[sandbox.Job](), handler: s.getJob},
+		{method: "POST", path: allJobs + "/{id}/cancel", access: writers, summary: "Cancel a job that waits, or kill the program of one that runs", status: http.StatusOK, response: typeOf[sandbox.Job](), handler: s.cancelJob},
+		{method: "GET", path: allJobs + "/{id}/output", access: readers, summary: "Output of a job's last attempt from an offset on, as of an exec", params: outputParams, status: http.StatusOK, media: "application/octet-stream", stream: s.jobOutput},
 		{method: "PATCH", path: ofNamespace + "/{id}", access: writers, summary: "Change name, labels and times of a sandbox", request: typeOf[sandbox.PatchRequest](), status: http.StatusOK, response: typeOf[sandbox.Sandbox](), handler: s.patchSandbox},
 		{method: "POST", path: ofNamespace + "/{id}/stop", access: writers, summary: "Stop a stateful sandbox: its files stay, memory and processes go", status: http.StatusOK, response: typeOf[sandbox.Sandbox](), idempotent: true, handler: s.stopSandbox},
 		{method: "POST", path: ofNamespace + "/{id}/start", access: writers, summary: "Start a stopped or lost stateful sandbox on its files", status: http.StatusOK, response: typeOf[sandbox.Sandbox](), idempotent: true, handler: s.startSandbox},

@@ -17,15 +17,7 @@ func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sa
 		policy.ExecutesElsewhere(r, &faults)
 		return s.Exec(ctx, namespace, *r.SandboxID, r.Exec(), faults, how)
 	}
-	if r.Mode != nil && *r.Mode != string(sandbox.Ephemeral) {
-		faults.Add("mode", "must be ephemeral here; create a sandbox to keep its files")
-	}
-	if r.Background != nil && *r.Background {
-		faults.Add("background", "needs a stateful sandbox: create one, and name it by sandbox_id")
-	}
-	operator := by.Role == sandbox.Operator
-	s.policy.MayName(r.Image, operator, &faults)
-	box, p, err := s.plan(r, faults)
+	box, p, err := s.checkFresh(by, r, faults)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -36,7 +28,7 @@ func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sa
 	record := recordOf(namespace, box)
 	ctx, cancel := context.WithCancel(whileWanted(ctx, p, how.Keep))
 	defer cancel()
-	spec, first := freshSpec(record, box, operator), s.execSpec(p)
+	spec, first := freshSpec(record, box, by.Role == sandbox.Operator), s.execSpec(p)
 	spec.First = &first
 	e := s.execs.openFresh(namespace, record.ID, first, p, cancel)
 	defer s.execs.abandon(e)
@@ -59,6 +51,18 @@ func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sa
 	}()
 	result, err := s.runIn(ctx, e, first, 0)
 	return result, nil, err
+}
+
+// checkFresh says what a request without sandbox_id amounts to. Errors: those of policy.Create and policy.Exec.
+func (s *Service) checkFresh(by Caller, r sandbox.ExecuteRequest, faults sandbox.Faults) (policy.Sandbox, policy.Exec, error) {
+	if r.Mode != nil && *r.Mode != string(sandbox.Ephemeral) {
+		faults.Add("mode", "must be ephemeral here; create a sandbox to keep its files")
+	}
+	if r.Background != nil && *r.Background {
+		faults.Add("background", "needs a stateful sandbox: create one, and name it by sandbox_id")
+	}
+	s.policy.MayName(r.Image, by.Role == sandbox.Operator, &faults)
+	return s.plan(r, faults)
 }
 
 // plan applies the policy to both halves of the request and lists the faults of both at once.

@@ -29,9 +29,11 @@ type Service struct {
 	events  *bell
 	ended   func(language string, o ExecOutcome)
 	execs   *execs
+	queue   Queue
 
 	mu       sync.Mutex
-	live     map[string]*live // by id; all sandboxes that exist
+	live     map[string]*live    // by id; all sandboxes that exist
+	attempts map[string]*Running // at jobs that run, by the job's id
 	draining bool
 	active   sync.WaitGroup // calls that use machines
 }
@@ -57,6 +59,7 @@ type Config struct {
 	RootToken string // of the first credential
 	Log       *slog.Logger
 	Ended     func(language string, o ExecOutcome) // hears of each exec that has a result; nil: nobody does
+	Queue     Queue                                // of jobs
 	Output    *spool.Spool                         // of the execs
 	MaxOutput int64                                // bytes kept of each stream of an exec, beyond those of its result
 }
@@ -70,7 +73,7 @@ func New(c Config) *Service {
 		policy: c.Policy, store: c.Store, runtime: c.Runtime, root: sha256.Sum256([]byte(c.RootToken)), log: c.Log,
 		run: sandbox.NewID("run_"), inuse: newUse(c.Policy.Quota), calls: calls{pending: map[string]*pendingCall{}},
 		live: map[string]*live{}, events: newBell(), ended: c.Ended,
-		execs: newExecs(c.Output, c.MaxOutput),
+		execs: newExecs(c.Output, c.MaxOutput), queue: c.Queue, attempts: map[string]*Running{},
 	}
 }
 
@@ -114,7 +117,7 @@ func (s *Service) Start(ctx context.Context) error {
 		s.inuse.adopt(r.Namespace)
 		s.live[r.ID] = newLive(r)
 	}
-	return nil
+	return s.queue.Start(context.WithoutCancel(ctx), s.runJob)
 }
 
 // Housekeep does what no call asks for, until ctx ends: it follows the runtime's events, deletes sandboxes whose time is

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -51,6 +52,7 @@ func (s *Service) Shutdown(ctx context.Context, drain time.Duration, stopAll boo
 	s.mu.Lock()
 	s.draining = true
 	s.mu.Unlock()
+	s.queue.Pause()
 	idle := make(chan struct{})
 	go func() { s.active.Wait(); close(idle) }()
 	select {
@@ -65,6 +67,9 @@ func (s *Service) Shutdown(ctx context.Context, drain time.Duration, stopAll boo
 	case <-time.After(5 * time.Second):
 		s.log.Error("calls are still under way")
 	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err = errors.Join(err, s.queue.Close(last))
 	if stopAll {
 		s.noteStopped(ctx)
 	}

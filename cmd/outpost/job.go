@@ -1,0 +1,247 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"outpost.run/outpost/client"
+	"outpost.run/outpost/sandbox"
+)
+
+func jobCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "job",
+		Short: "Programs on the queue: they run at least once, whatever becomes of the server",
+	}
+	cmd.AddCommand(jobSubmitCommand(), jobLsCommand(), jobGetCommand(), jobLogsCommand(), jobCancelCommand(), jobKeyCommand())
+	return cmd
+}
+
+func jobSubmitCommand() *cobra.Command {
+	var at connection
+	var p program
+	var m machineFlags
+	var sandboxID, callback string
+	var attempts, priority int
+	cmd := &cobra.Command{
+		Use:   "submit [flags] FILE|- [ARGUMENT...]",
+		Short: "Put a program on the queue and print its job's id",
+		Example: `  id=$(outpost job submit nightly.py) && outpost job logs -f "$id"
+  outpost job submit --max-attempts 3 --priority 5 -c 'print(1)'
+  outpost job submit --sandbox sb_1f0c9a2b7d3e step.py`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := p.request(cmd, args)
+			if err != nil {
+				return err
+			}
+			x := inFreshMachine(cmd, r, &m)
+			if sandboxID != "" {
+				x.SandboxID = &sandboxID
+			} else if x.Language == nil {
+				x.Language = pointer("python")
+			}
+			x.OutputEncoding, x.MaxOutputBytes = nil, nil // people read it
+			c, err := at.open()
+			if err != nil {
+				return err
+			}
+			j, err := c.Submit(cmd.Context(), sandbox.JobRequest{
+				ExecuteRequest: x, MaxAttempts: given(cmd, "max-attempts", attempts), Priority: given(cmd, "priority", priority), CallbackURL: given(cmd, "callback-url", callback),
+			})
+			if err != nil {
+				return err
+			}
+			if p.json {
+				return printJSON(cmd.OutOrStdout(), j)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), j.ID)
+			return err
+		},
+	}
+	at.flags(cmd)
+	p.flags(cmd)
+	m.flags(cmd)
+	f := cmd.Flags()
+	f.Lookup("json").Usage = "print the whole job"
+	f.StringVar(&sandboxID, "sandbox", "", "run it in that sandbox instead of in a fresh machine")
+	f.IntVar(&attempts, "max-attempts", 1, "how often it is tried until it succeeds")
+	f.IntVar(&priority, "priority", 0, "-10 to 10; the highest begins first")
+	f.StringVar(&callback, "callback-url", "", "where the job is posted when it has ended")
+	f.SetInterspersed(false) // what follows FILE is the program's
+	return cmd
+}
+
+func jobLsCommand() *cobra.Command {
+	var at connection
+	var o client.JobOptions
+	var asJSON, idsOnly bool
+	cmd := &cobra.Command{
+		Use:   "ls",
+		Short: "List the jobs of the namespace",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := at.open()
+			if err != nil {
+				return err
+			}
+			all, err := c.Jobs(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			if asJSON {
+				return printJSON(out, append([]sandbox.Job{}, all...))
+			}
+			var rows [][]string
+			for _, j := range all {
+				if idsOnly {
+					fmt.Fprintln(out, j.ID)
+				}
+				where := "-"
+				if j.SandboxID != nil {
+					where = *j.SandboxID
+				}
+				rows = append(rows, []string{j.ID, string(j.Status), fmt.Sprintf("%d/%d", j.Attempts, j.MaxAttempts), strconv.Itoa(j.Priority), where, age(j.CreatedAt.Time)})
+			}
+			if idsOnly {
+				return nil
+			}
+			return table(out, []string{"ID", "STATUS", "ATTEMPTS", "PRIORITY", "SANDBOX", "AGE"}, rows)
+		},
+	}
+	at.flags(cmd)
+	f := cmd.Flags()
+	f.StringVar((*string)(&o.Status), "status", "", "only those: queued, running, succeeded, failed, cancelled, timed_out")
+	f.StringVar(&o.SandboxID, "sandbox", "", "only those in a sandbox")
+	f.BoolVarP(&idsOnly, "quiet", "q", false, "print ids only")
+	f.BoolVar(&asJSON, "json", false, "print the whole rows")
+	return cmd
+}
+
+func jobGetCommand() *cobra.Command {
+	var at connection
+	var wait bool
+	cmd := &cobra.Command{
+		Use:   "get ID",
+		Short: "Print a job with its result, as JSON",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := at.open()
+			if err != nil {
+				return err
+			}
+			get := c.Job
+			if wait {
+				get = c.AwaitJob
+			}
+			j, err := get(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), j)
+		},
+	}
+	at.flags(cmd)
+	cmd.Flags().BoolVarP(&wait, "wait", "w", false, "wait until it has ended")
+	cmd.Flags().Bool("json", true, "for scripts that say it everywhere: the answer is JSON anyway")
+	return cmd
+}
+
+func jobLogsCommand() *cobra.Command {
+	var at connection
+	var follow bool
+	cmd := &cobra.Command{
+		Use:   "logs [flags] ID",
+		Short: "Print the output of a job; with -f until it has ended, then exit with its program's code",
+		Args:  cobra.ExactArgs(1),
+		RunE: passingThrough(func(cmd *cobra.Command, args []string) error {
+			c, err := at.open()
+			if err != nil {
+				return err
+			}
+			s := streams{cmd: cmd, follow: follow,
+				part:  func(stream string) (client.Output, error) { return c.JobOutput(cmd.Context(), args[0], stream, 0, 0) },
+				whole: func(stream string, to io.Writer) error { return c.FollowJob(cmd.Context(), args[0], stream, to) },
+			}
+			if err := s.print(); err != nil || !follow {
+				return err
+			}
+			j, err := c.AwaitJob(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			switch {
+			case j.Result != nil && j.Status != sandbox.JobCancelled:
+				return sayEnd(cmd, *j.Result)
+			case j.Error != nil:
+				return sandbox.Errorf(j.Error.Code, nil, "%s", j.Error.Message)
+			}
+			return fmt.Errorf("the job ended as %s", j.Status)
+		}),
+	}
+	at.flags(cmd)
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the job has ended")
+	return cmd
+}
+
+func jobCancelCommand() *cobra.Command {
+	var at connection
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "cancel ID...",
+		Short: "Cancel jobs that wait, or kill the programs of those that run",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := at.open()
+			if err != nil {
+				return err
+			}
+			for _, id := range args {
+				j, err := c.CancelJob(cmd.Context(), id)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					if err := printJSON(cmd.OutOrStdout(), j); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		},
+	}
+	at.flags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the jobs")
+	return cmd
+}
+
+func jobKeyCommand() *cobra.Command {
+	var at connection
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "callback-key",
+		Short: "Print the key that the namespace's callbacks are signed with",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := at.open()
+			if err != nil {
+				return err
+			}
+			key, err := c.CallbackKey(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), sandbox.CallbackKey{Key: key})
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), key)
+			return err
+		},
+	}
+	at.flags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	return cmd
+}

@@ -1,0 +1,307 @@
+package jobs
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"time"
+
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/sandbox"
+)
+
+// backoff is how long a job waits before its next attempt.
+type backoff struct {
+	first, most time.Duration // after a failed attempt; doubled each time, and by a fifth more or less
+	busy        time.Duration // where there was no room
+}
+
+var usualBackoff = backoff{first: time.Second, most: 5 * time.Minute, busy: 500 * time.Millisecond}
+
+func (b backoff) after(failed int) time.Duration {
+	d := b.most
+	if failed < 20 {
+		d = min(d, b.first<<(failed-1))
+	}
+	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
+}
+
+// maxCut is how many attempts may be cut off by the server's end: a job that ends servers does not do so for ever.
+const maxCut = 3
+
+// recover takes up what a former run of the server left: River's rows are nothing but attempts that were under way.
+func (q *Queue) recover(ctx context.Context) error {
+	tx, err := q.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // nil after Commit
+	lost, err := json.Marshal(sandbox.ErrorBody{Code: sandbox.Lost, Message: "the server ended during each of its attempts"})
+	if err != nil {
+		return err
+	}
+	for _, step := range []struct {
+		sql    string
+		values []any
+	}{
+		{`DELETE FROM river_job`, nil},
+		{`UPDATE jobs SET cut = cut + 1 WHERE status = 'running'`, nil},
+		{`UPDATE jobs SET status = 'failed', finished_at = ?, error = ?, callback_left = ` + callbackTries + ` WHERE status = 'running' AND cut > ?`, []any{sandbox.Now().String(), lost, maxCut}},
+		{`UPDATE jobs SET status = 'queued', handed = 0, due = 0 WHERE status IN ('running', 'queued')`, nil},
+	} {
+		if _, err := tx.ExecContext(ctx, step.sql, step.values...); err != nil {
+			return err
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	return q.sweep(ctx)
+}
+
+// look is how often the dispatcher looks for what has become due.
+const look = 250 * time.Millisecond
+
+// dispatch hands attempts out until the queue closes.
+func (q *Queue) dispatch() {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		for more := true; more; {
+			var err error
+			if more, err = q.handOut(q.ctx); err != nil && q.ctx.Err() == nil {
+				q.o.Log.Error("a job could not be handed out", "error", err)
+			}
+		}
+		select {
+		case <-q.wake:
+		case <-tick.C:
+		case <-q.ctx.Done():
+			return
+		}
+	}
+}
+
+// handOut hands out the next job; false where there is none, or no room.
+func (q *Queue) handOut(ctx context.Context) (bool, error) {
+	q.mu.Lock()
+	full := q.paused || q.all >= q.o.Concurrency
+	q.mu.Unlock()
+	if full {
+		return false, nil
+	}
+	waiting, err := q.waiting(ctx)
+	if err != nil {
+		return false, err
+	}
+	namespace := q.next(waiting)
+	if namespace == "" {
+		return false, nil
+	}
+	var id string
+	err = q.db.QueryRowContext(ctx, `UPDATE jobs SET handed = 1 WHERE seq = (SELECT seq FROM jobs WHERE namespace = ? AND status = 'queued' AND handed = 0 AND due <= ? ORDER BY priority DESC, seq LIMIT 1) RETURNING id`,
+		namespace, time.Now().UnixMilli()).Scan(&id)
+	if err == nil {
+		_, err = q.river.Insert(ctx, args{ID: id, Namespace: namespace}, nil)
+	}
+	if err != nil {
+		q.giveBack(namespace)
+		if errors.Is(err, sql.ErrNoRows) { // it was cancelled
+			return true, nil
+		}
+		return false, err
+	}
+	return true, nil
+}
+
+// waiting are the namespaces that have a job which is due.
+func (q *Queue) waiting(ctx context.Context) (all []string, err error) {
+	// A skip scan: one step of the index for each namespace, however many jobs it has.
+	rows, err := q.db.QueryContext(ctx, `
+		WITH RECURSIVE spaces(namespace) AS (
+			SELECT min(namespace) FROM jobs WHERE status = 'queued' AND handed = 0
+			UNION ALL
+			SELECT (SELECT min(namespace) FROM jobs WHERE status = 'queued' AND handed = 0 AND namespace > spaces.namespace) FROM spaces WHERE spaces.namespace IS NOT NULL
+		)
+		SELECT namespace FROM spaces WHERE namespace IS NOT NULL
+			AND EXISTS (SELECT 1 FROM jobs WHERE jobs.namespace = spaces.namespace AND status = 'queued' AND handed = 0 AND due <= ?)`, time.Now().UnixMilli())
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close() //nolint:errcheck // Err says it
+	for rows.Next() {
+		var namespace string
+		if err := rows.Scan(&namespace); err != nil {
+			return nil, err
+		}
+		all = append(all, namespace)
+	}
+	return all, rows.Err()
+}
+
+// next chooses the namespace whose turn it is, and counts an attempt of it; "" where none may have another.
+func (q *Queue) next(waiting []string) string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, namespace := range waiting {
+		if !slices.Contains(q.turn, namespace) {
+			q.turn = append(q.turn, namespace)
+		}
+	}
+	q.turn = slices.DeleteFunc(q.turn, func(namespace string) bool { return !slices.Contains(waiting, namespace) })
+	for i, namespace := range q.turn {
+		if q.out[namespace] < q.o.PerNamespace {
+			q.turn = append(slices.Delete(q.turn, i, i+1), namespace)
+			q.out[namespace]++
+			q.all++
+			return namespace
+		}
+	}
+	return ""
+}
+
+func (q *Queue) giveBack(namespace string) {
+	q.mu.Lock()
+	if q.out[namespace]--; q.out[namespace] <= 0 {
+		delete(q.out, namespace)
+	}
+	q.all--
+	q.mu.Unlock()
+	q.stir()
+}
+
+// attempt runs a job once. It never fails for River: what becomes of the job is noted in its own row.
+func (q *Queue) attempt(ctx context.Context, a args) error {
+	defer q.giveBack(a.Namespace)
+	last := context.WithoutCancel(ctx)
+	ctx, cancel := context.WithCancel(last)
+	defer cancel()
+	mine := &attempt{cancel: cancel, done: make(chan struct{})}
+	q.mu.Lock()
+	q.running[a.ID] = mine
+	q.mu.Unlock()
+	defer func() {
+		q.mu.Lock()
+		delete(q.running, a.ID)
+		q.mu.Unlock()
+		close(mine.done)
+	}()
+	var text []byte
+	var tries, cut, most int
+	err := q.db.QueryRowContext(last, `UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = ? WHERE id = ? AND status = 'queued' RETURNING spec, attempts, cut, max_attempts`,
+		sandbox.Now().String(), a.ID).Scan(&text, &tries, &cut, &most)
+	if errors.Is(err, sql.ErrNoRows) { // it was cancelled
+		return nil
+	}
+	var j service.JobSpec
+	if err == nil {
+		err = json.Unmarshal(text, &j)
+	}
+	if err != nil {
+		return err
+	}
+	o := q.run(ctx, j)
+	q.mu.Lock()
+	cancelled := mine.cancelled
+	q.mu.Unlock()
+	if err := q.note(last, a.ID, judge(o, cancelled, tries-cut, most), o, q.back); err != nil {
+		q.o.Log.Error("the end of a job's attempt could not be noted; the next start repeats it", "job", a.ID, "error", err)
+	}
+	return nil
+}
+
+// verdict is what becomes of a job after an attempt.
+type verdict struct {
+	status sandbox.JobStatus
+	cut    bool // the attempt was cut off by the server's end
+	uncut  bool // it did not begin: it does not count
+	failed int  // attempts that failed, where another one follows
+}
+
+// judge says what becomes of a job after its tries-th attempt of at most most.
+func judge(o service.JobOutcome, cancelled bool, tries, most int) verdict {
+	switch code := sandbox.CodeOf(o.Err); {
+	case cancelled:
+		return verdict{status: sandbox.JobCancelled}
+	case o.Err == nil && o.Result.TerminationReason == sandbox.Cancelled: // its sandbox was deleted, or the exec cancelled
+		return verdict{status: sandbox.JobCancelled}
+	case o.Err == nil && o.Result.ExitCode == 0 && o.Result.TerminationReason == sandbox.Exited:
+		return verdict{status: sandbox.JobSucceeded}
+	case code == sandbox.Capacity, code == sandbox.QuotaExceeded, code == sandbox.ImagePreparing:
+		return verdict{status: sandbox.JobQueued, uncut: true}
+	case code == sandbox.ShuttingDown:
+		return verdict{status: sandbox.JobQueued, uncut: true}
+	case tries < most && (o.Err == nil || code == sandbox.Lost || code == sandbox.Internal):
+		return verdict{status: sandbox.JobQueued, failed: tries}
+	case code == sandbox.Lost:
+		return verdict{status: sandbox.JobQueued, cut: true}
+	case o.Err == nil && o.Result.TimedOut:
+		return verdict{status: sandbox.JobTimedOut}
+	}
+	return verdict{status: sandbox.JobFailed}
+}
+
+// note writes what became of a job.
+func (q *Queue) note(ctx context.Context, id string, v verdict, o service.JobOutcome, back backoff) error {
+	var result, text any
+	inFile := false
+	if o.Result != nil {
+		b, err := json.Marshal(o.Result)
+		if err != nil {
+			return err
+		}
+		if result = b; len(b) > inRow {
+			if err := writeThrough(q.file(id), b); err != nil {
+				return err
+			}
+			result, inFile = nil, true
+		}
+	}
+	if o.Err != nil {
+		b, err := json.Marshal(service.BodyOf(o.Err))
+		if err != nil {
+			return err
+		}
+		text = b
+	}
+	if v.status != sandbox.JobQueued {
+		_, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, finished_at = ?, result = ?, in_file = ?, error = ?, callback_left = `+callbackTries+` WHERE id = ?`,
+			v.status, sandbox.Now().String(), result, inFile, text, id)
+		q.stir()
+		return err
+	}
+	wait, uncounted, cut := back.busy, 0, 0
+	switch {
+	case v.uncut:
+		uncounted = 1
+	case v.cut:
+		cut = 1
+	default:
+		wait = back.after(v.failed)
+	}
+	_, err := q.db.ExecContext(ctx, `
+		UPDATE jobs SET status = CASE WHEN cut + ? > ? THEN 'failed' ELSE 'queued' END, finished_at = CASE WHEN cut + ? > ? THEN ? END,
+			callback_left = CASE WHEN cut + ? > ? THEN `+callbackTries+` ELSE 0 END,
+			handed = 0, cut = cut + ?, attempts = attempts - ?, due = ?, result = ?, in_file = ?, error = ? WHERE id = ?`,
+		cut, maxCut, cut, maxCut, sandbox.Now().String(), cut, maxCut, cut, uncounted, time.Now().Add(wait).UnixMilli(), result, inFile, text, id)
+	return err
+}
+
+// writeThrough writes a file that is there whole, and on the disk, when it returns.
+func writeThrough(name string, b []byte) error {
+	draft := name + ".draft"
+	f, err := os.OpenFile(draft, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(draft, name)
+	}
+	return err
+}

@@ -1,0 +1,239 @@
+// Package jobs is the queue: jobs in a SQLite file of their own, written through to the disk at each step, and River's workers that
+// run their attempts. Which job is next is decided here: the namespaces take turns, and River never has more of them than can run.
+package jobs
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"database/sql"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riversqlite"
+	"github.com/riverqueue/river/rivermigrate"
+	_ "modernc.org/sqlite" // the driver
+
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/sandbox"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Options are what a queue needs.
+type Options struct {
+	Dir            string // of its files; only its owner may read them
+	Concurrency    int    // attempts at once
+	PerNamespace   int    // of one namespace; 0: Concurrency
+	MaxQueued      int    // jobs of one namespace that wait
+	MaxQueuedInAll int
+	Keep           time.Duration // how long a job is known after its end
+	Secret         []byte        // what the keys of callbacks are made from
+	CallbackAllow  []netip.Prefix
+	Log            *slog.Logger
+}
+
+// Queue is a service.Queue.
+type Queue struct {
+	o     Options
+	db    *sql.DB
+	river *river.Client[*sql.Tx]
+	run   func(context.Context, service.JobSpec) service.JobOutcome
+	wake  chan struct{}
+	ctx   context.Context // ends with Close
+	end   context.CancelFunc
+	work  sync.WaitGroup // what Start began
+	back  backoff
+
+	mu      sync.Mutex
+	paused  bool
+	out     map[string]int // attempts handed out, by namespace
+	all     int            // of them
+	turn    []string       // namespaces in the order of their turns
+	running map[string]*attempt
+}
+
+var _ service.Queue = (*Queue)(nil)
+
+// attempt is one that runs.
+type attempt struct {
+	cancel    context.CancelFunc
+	cancelled bool
+	done      chan struct{}
+}
+
+// Open opens the queue's files and makes them where they are missing.
+func Open(ctx context.Context, o Options) (*Queue, error) {
+	if o.PerNamespace <= 0 {
+		o.PerNamespace = o.Concurrency
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	q := &Queue{o: o, wake: make(chan struct{}, 1), out: map[string]int{}, running: map[string]*attempt{}, back: usualBackoff}
+	q.ctx, q.end = context.WithCancel(context.Background())
+	var err error
+	if q.db, err = open(filepath.Join(o.Dir, "jobs.db")); err != nil {
+		return nil, err
+	}
+	if err := q.migrate(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("the database of jobs could not be brought up to date: %w", err), q.db.Close())
+	}
+	return q, nil
+}
+
+// open opens the file by one connection, which River's driver for SQLite asks for; each commit waits for the disk.
+func open(path string) (*sql.DB, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) // it holds values of env
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	q := url.Values{"_txlock": {"immediate"}, "_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)"}}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}).String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	return db, nil
+}
+
+func (q *Queue) migrate(ctx context.Context) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	ours, err := goose.NewProvider(goose.DialectSQLite3, q.db, files)
+	if err != nil {
+		return err
+	}
+	if _, err := ours.Up(ctx); err != nil {
+		return err
+	}
+	theirs, err := rivermigrate.New(riversqlite.New(q.db), &rivermigrate.Config{Logger: q.o.Log})
+	if err != nil {
+		return err
+	}
+	_, err = theirs.Migrate(ctx, rivermigrate.DirectionUp, nil)
+	return err
+}
+
+// args name the job of one of River's.
+type args struct {
+	ID        string `json:"id"`
+	Namespace string `json:"namespace"`
+}
+
+// Kind implements river.JobArgs.
+func (args) Kind() string { return "attempt" }
+
+type worker struct {
+	river.WorkerDefaults[args]
+	q *Queue
+}
+
+// Work implements river.Worker.
+func (w worker) Work(ctx context.Context, j *river.Job[args]) error {
+	return w.q.attempt(ctx, j.Args)
+}
+
+// Timeout implements river.Worker: a program has a time of its own.
+func (w worker) Timeout(*river.Job[args]) time.Duration { return -1 }
+
+// Start implements service.Queue.
+func (q *Queue) Start(ctx context.Context, run func(context.Context, service.JobSpec) service.JobOutcome) error {
+	q.run = run
+	if err := q.recover(ctx); err != nil {
+		return fmt.Errorf("the jobs of the last run could not be taken up: %w", err)
+	}
+	workers := river.NewWorkers()
+	river.AddWorker(workers, worker{q: q})
+	var err error
+	q.river, err = river.NewClient(riversqlite.New(q.db), &river.Config{
+		Workers: workers, Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: q.o.Concurrency}},
+		FetchCooldown: time.Millisecond, FetchPollInterval: time.Second, MaxAttempts: 1,
+		CompletedJobRetentionPeriod: time.Minute, CancelledJobRetentionPeriod: time.Minute, DiscardedJobRetentionPeriod: time.Minute,
+		Logger: slog.New(quiet{q.o.Log.Handler()}),
+	})
+	if err != nil {
+		return err
+	}
+	if err := q.river.Start(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	q.work.Go(q.dispatch)
+	q.work.Go(q.tellEnds)
+	q.work.Go(q.forgetOld)
+	return nil
+}
+
+// quiet lets only what an operator must know of River's words through.
+type quiet struct{ slog.Handler }
+
+// Enabled implements slog.Handler.
+func (h quiet) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
+}
+
+// stir lets the dispatcher look.
+func (q *Queue) stir() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Pause implements service.Queue.
+func (q *Queue) Pause() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.paused = true
+}
+
+// Close implements service.Queue.
+func (q *Queue) Close(ctx context.Context) error {
+	q.Pause()
+	q.end()
+	var err error
+	if q.river != nil {
+		if err = q.river.Stop(ctx); errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			q.o.Log.Warn("attempts at jobs are still under way; the next start repeats them")
+			err = nil
+		}
+	}
+	q.work.Wait()
+	return errors.Join(err, q.db.Close())
+}
+
+// CallbackKey implements service.Queue.
+func (q *Queue) CallbackKey(namespace string) string {
+	h := hmac.New(sha256.New, q.o.Secret)
+	h.Write([]byte("callbacks of " + namespace))
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func internal(err error) error {
+	if err == nil {
+		return nil
+	}
+	return sandbox.Errorf(sandbox.Internal, err, "the queue could not be read or written")
+}
+
+func noJob() error {
+	return sandbox.Errorf(sandbox.NotFound, nil, "there is no such job in this namespace")
+}

@@ -1,0 +1,261 @@
+package jobs
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/sandbox"
+)
+
+// inRow is how large a result may be that has no file of its own, in bytes.
+const inRow = 64 << 10
+
+// Submit implements service.Queue.
+func (q *Queue) Submit(ctx context.Context, j service.JobSpec) (sandbox.Job, error) {
+	spec, err := json.Marshal(j)
+	if err != nil {
+		return sandbox.Job{}, internal(err)
+	}
+	tx, err := q.db.BeginTx(ctx, nil)
+	if err != nil {
+		return sandbox.Job{}, internal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // nil after Commit
+	if err := q.room(ctx, tx, j.Namespace); err != nil {
+		return sandbox.Job{}, err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO jobs (id, namespace, sandbox_id, status, priority, max_attempts, created_at, spec) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		j.ID, j.Namespace, j.Request.SandboxID, sandbox.JobQueued, j.Priority, j.MaxAttempts, sandbox.Now().String(), spec)
+	if err == nil {
+		err = tx.Commit()
+	}
+	if err != nil {
+		return sandbox.Job{}, internal(err)
+	}
+	q.stir()
+	job, _, err := q.Job(ctx, j.Namespace, j.ID)
+	return job, err
+}
+
+// room refuses what the queue does not hold.
+func (q *Queue) room(ctx context.Context, tx *sql.Tx, namespace string) error {
+	var mine, all int
+	err := tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM jobs WHERE status = 'queued' AND handed = 0 AND namespace = ?), (SELECT count(*) FROM jobs WHERE status = 'queued' AND handed = 0)`, namespace).
+		Scan(&mine, &all)
+	var full *sandbox.Error
+	switch {
+	case err != nil:
+		return internal(err)
+	case mine >= q.o.MaxQueued:
+		full = sandbox.Errorf(sandbox.QuotaExceeded, nil, "the namespace has %d jobs that wait already (jobs.max_queued); wait for some to begin", mine)
+	case all >= q.o.MaxQueuedInAll:
+		full = sandbox.Errorf(sandbox.Capacity, nil, "the queue is full; try again in a moment")
+	default:
+		return nil
+	}
+	full.RetryAfterSecs = 5
+	return full
+}
+
+const columns = `id, namespace, sandbox_id, status, attempts, max_attempts, priority, created_at, started_at, finished_at, error`
+
+type scanner interface{ Scan(into ...any) error }
+
+// read takes a row of columns, and then of more.
+func read(row scanner, more ...any) (j sandbox.Job, err error) {
+	var created string
+	var started, finished sql.NullString
+	var text []byte
+	into := []any{&j.ID, &j.Namespace, &j.SandboxID, &j.Status, &j.Attempts, &j.MaxAttempts, &j.Priority, &created, &started, &finished, &text}
+	if err := row.Scan(append(into, more...)...); err != nil {
+		return j, err
+	}
+	if len(text) > 0 {
+		if err := json.Unmarshal(text, &j.Error); err != nil {
+			return j, err
+		}
+	}
+	j.CreatedAt, err = parse(created)
+	for at, text := range map[**sandbox.Time]sql.NullString{&j.StartedAt: started, &j.FinishedAt: finished} {
+		if text.Valid && err == nil {
+			var t sandbox.Time
+			t, err = parse(text.String)
+			*at = &t
+		}
+	}
+	return j, err
+}
+
+func parse(text string) (sandbox.Time, error) {
+	t, err := time.Parse(time.RFC3339, text)
+	return sandbox.At(t), err
+}
+
+// Job implements service.Queue.
+func (q *Queue) Job(ctx context.Context, namespace, id string) (sandbox.Job, service.JobSpec, error) {
+	var spec service.JobSpec
+	var text, result []byte
+	var inFile bool
+	row := q.db.QueryRowContext(ctx, `SELECT `+columns+`, spec, result, in_file FROM jobs WHERE id = ? AND namespace = ?`, id, namespace)
+	j, err := read(row, &text, &result, &inFile)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return j, spec, noJob()
+	case err != nil:
+		return j, spec, internal(err)
+	}
+	if err := json.Unmarshal(text, &spec); err != nil {
+		return j, spec, internal(err)
+	}
+	if inFile {
+		if result, err = os.ReadFile(q.file(id)); errors.Is(err, os.ErrNotExist) {
+			return j, spec, noJob() // it is just being forgotten
+		} else if err != nil {
+			return j, spec, internal(err)
+		}
+	}
+	if len(result) > 0 {
+		err = json.Unmarshal(result, &j.Result)
+	}
+	return j, spec, internal(err)
+}
+
+// file is where a large result is.
+func (q *Queue) file(id string) string { return filepath.Join(q.o.Dir, id+".json") }
+
+// Jobs implements service.Queue.
+func (q *Queue) Jobs(ctx context.Context, x service.JobQuery) ([]sandbox.Job, int, error) {
+	sort := x.Sort
+	if sort == "" {
+		sort = "created_at"
+	}
+	if !slices.Contains(service.JobSorts, sort) {
+		return nil, 0, sandbox.Errorf(sandbox.Internal, nil, "jobs can't be sorted by %q", sort)
+	}
+	direction := "ASC"
+	if x.Descending {
+		direction = "DESC"
+	}
+	where, values := ` FROM jobs WHERE namespace = ?`, []any{x.Namespace}
+	for column, value := range map[string]string{"status": x.Status, "sandbox_id": x.SandboxID} {
+		if value != "" {
+			where, values = where+" AND "+column+" = ?", append(values, value)
+		}
+	}
+	var total int
+	if err := q.db.QueryRowContext(ctx, `SELECT count(*)`+where, values...).Scan(&total); err != nil {
+		return nil, 0, internal(err)
+	}
+	order := fmt.Sprintf(" ORDER BY %s %s, seq %s LIMIT %d OFFSET %d", sort, direction, direction, x.PerPage, (x.Page-1)*x.PerPage)
+	rows, err := q.db.QueryContext(ctx, `SELECT `+columns+where+order, values...)
+	if err != nil {
+		return nil, 0, internal(err)
+	}
+	defer rows.Close() //nolint:errcheck // Err says it
+	var all []sandbox.Job
+	for rows.Next() {
+		j, err := read(rows)
+		if err != nil {
+			return nil, 0, internal(err)
+		}
+		all = append(all, j)
+	}
+	return all, total, internal(rows.Err())
+}
+
+// Cancel implements service.Queue.
+func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, error) {
+	r, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, finished_at = ?, callback_due = 0, callback_left = `+callbackTries+` WHERE id = ? AND namespace = ? AND status = 'queued'`,
+		sandbox.JobCancelled, sandbox.Now().String(), id, namespace)
+	if err != nil {
+		return sandbox.Job{}, internal(err)
+	}
+	if n, _ := r.RowsAffected(); n == 0 {
+		j, _, err := q.Job(ctx, namespace, id)
+		if err != nil {
+			return j, err
+		}
+		if j.Status.Ended() {
+			return j, sandbox.Errorf(sandbox.AlreadyFinished, nil, "the job has ended already: %s", j.Status)
+		}
+		q.cancelRunning(ctx, id)
+	}
+	q.stir()
+	j, _, err := q.Job(ctx, namespace, id)
+	return j, err
+}
+
+// callbackTries is how often a job's end is told of until it is heard, where it is to be told at all; SQL.
+const callbackTries = `CASE WHEN json_extract(CAST(spec AS TEXT), '$.CallbackURL') <> '' THEN 6 ELSE 0 END`
+
+const cancelPatience = 2 * time.Second
+
+func (q *Queue) cancelRunning(ctx context.Context, id string) {
+	q.mu.Lock()
+	a := q.running[id]
+	if a != nil {
+		a.cancelled = true
+		a.cancel()
+	}
+	q.mu.Unlock()
+	if a == nil {
+		return
+	}
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+	case <-time.After(cancelPatience):
+	}
+}
+
+// forgetOld removes jobs whose time is over, with their files, until the queue closes.
+func (q *Queue) forgetOld() {
+	for {
+		if err := q.forget(q.ctx, time.Now().Add(-q.o.Keep)); err != nil && q.ctx.Err() == nil {
+			q.o.Log.Error("old jobs could not be removed", "error", err)
+		}
+		select {
+		case <-q.ctx.Done():
+			return
+		case <-time.After(time.Minute):
+		}
+	}
+}
+
+func (q *Queue) forget(ctx context.Context, before time.Time) error {
+	_, err := q.db.ExecContext(ctx, `DELETE FROM jobs WHERE finished_at < ?`, sandbox.At(before).String())
+	if err != nil {
+		return err
+	}
+	return q.sweep(ctx)
+}
+
+// sweep removes files of jobs that are no more: the row goes first, so a crash leaves a file.
+func (q *Queue) sweep(ctx context.Context) error {
+	names, err := filepath.Glob(filepath.Join(q.o.Dir, sandbox.JobPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		id, _, _ := strings.Cut(filepath.Base(name), ".")
+		var there bool
+		if err := q.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?)`, id).Scan(&there); err != nil {
+			return err
+		}
+		if !there {
+			if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}

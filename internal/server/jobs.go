@@ -1,0 +1,45 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/sandbox"
+)
+
+var jobParams = append(paging(service.JobSorts),
+	param{name: "status", enum: []string{"queued", "running", "succeeded", "failed", "cancelled", "timed_out"}},
+	param{name: "sandbox_id", doc: "jobs in that sandbox alone"})
+
+func (s *Server) submitJob(c *call) (any, error) {
+	var r sandbox.JobRequest
+	faults, err := c.decode(&r)
+	if err != nil {
+		return nil, err
+	}
+	return s.svc.Submit(c.ctx, c.caller, c.namespace, r, faults)
+}
+
+func (s *Server) listJobs(c *call) (any, error) {
+	q, faults := readQuery(c.rawQuery, jobParams)
+	query := service.JobQuery{Namespace: c.namespace, Status: q.Get("status"), SandboxID: q.Get("sandbox_id"), Paging: readPaging(q, &faults)}
+	if err := faults.Err(sandbox.Invalid); err != nil {
+		return nil, err
+	}
+	return s.svc.ListJobs(c.ctx, query)
+}
+
+func (s *Server) getJob(c *call) (any, error) { return s.svc.Job(c.ctx, c.namespace, c.id) }
+
+func (s *Server) cancelJob(c *call) (any, error) { return s.svc.CancelJob(c.ctx, c.namespace, c.id) }
+
+func (s *Server) callbackKey(c *call) (any, error) { return s.svc.CallbackKey(c.namespace), nil }
+
+// jobOutput gives what there is of a stream of a job's last attempt.
+func (s *Server) jobOutput(c *call, w http.ResponseWriter) error {
+	return s.output(c, w, func(ctx context.Context, stream string, until time.Time) (*service.Output, bool, error) {
+		return s.svc.JobOutput(ctx, c.namespace, c.id, stream, until)
+	})
+}

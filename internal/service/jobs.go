@@ -1,0 +1,155 @@
+package service
+
+import (
+	"context"
+	"encoding/base64"
+	"time"
+
+	"outpost.run/outpost/internal/policy"
+	"outpost.run/outpost/internal/spool"
+	"outpost.run/outpost/sandbox"
+)
+
+// Submit puts a program on the queue. What Exec or Execute would refuse at once is refused here.
+//
+// Errors: those of the checks of Exec and Execute; Invalid; QuotaExceeded, Capacity (the queue is full); ShuttingDown.
+func (s *Service) Submit(ctx context.Context, by Caller, namespace string, r sandbox.JobRequest, faults sandbox.Faults) (sandbox.Job, error) {
+	j := JobSpec{ID: sandbox.NewID(sandbox.JobPrefix), Namespace: namespace, By: by, Request: r.ExecuteRequest, MaxAttempts: 1}
+	if r.MaxAttempts != nil {
+		j.MaxAttempts = *r.MaxAttempts
+	}
+	if r.Priority != nil {
+		j.Priority = *r.Priority
+	}
+	if r.CallbackURL != nil {
+		j.CallbackURL = *r.CallbackURL
+		policy.CheckCallback(j.CallbackURL, s.policy.CallbackAllow, &faults)
+	}
+	if r.Background != nil && *r.Background {
+		faults.Add("background", "a job is in the background anyway; leave it out")
+	}
+	if r.OnDisconnect != nil {
+		faults.Add("on_disconnect", "nobody is connected to a job; leave it out")
+	}
+	if err := s.checkJob(by, namespace, r.ExecuteRequest, faults); err != nil {
+		return sandbox.Job{}, err
+	}
+	done, err := s.begin()
+	if err != nil {
+		return sandbox.Job{}, err
+	}
+	defer done()
+	return s.queue.Submit(context.WithoutCancel(ctx), j)
+}
+
+// checkJob refuses what no attempt could run.
+func (s *Service) checkJob(by Caller, namespace string, r sandbox.ExecuteRequest, faults sandbox.Faults) error {
+	if r.SandboxID == nil {
+		_, _, err := s.checkFresh(by, r, faults)
+		return err
+	}
+	policy.ExecutesElsewhere(r, &faults)
+	_, record, err := s.find(namespace, *r.SandboxID)
+	if err != nil {
+		return err
+	}
+	_, err = s.policy.Exec(r.Exec(), record.Language, record.ResourceLimits, faults)
+	return err
+}
+
+// runJob makes one attempt at a job.
+func (s *Service) runJob(ctx context.Context, j JobSpec) JobOutcome {
+	result, _, err := s.Execute(ctx, j.By, j.Namespace, j.Request, nil, How{Begins: func(run *Running) {
+		s.mu.Lock()
+		s.attempts[j.ID] = run
+		s.mu.Unlock()
+	}})
+	s.mu.Lock()
+	delete(s.attempts, j.ID)
+	s.mu.Unlock()
+	return JobOutcome{Result: result, Err: err}
+}
+
+// Job gives a job with its result. Error: NotFound.
+func (s *Service) Job(ctx context.Context, namespace, id string) (sandbox.Job, error) {
+	j, _, err := s.queue.Job(ctx, namespace, id)
+	return j, err
+}
+
+// ListJobs gives a page of jobs, without their results.
+func (s *Service) ListJobs(ctx context.Context, q JobQuery) (sandbox.Page[sandbox.Job], error) {
+	rows, total, err := s.queue.Jobs(ctx, q)
+	return sandbox.NewPage(rows, q.Page, q.PerPage, total), err
+}
+
+// CancelJob ends a job in any state. Errors: NotFound, AlreadyFinished.
+func (s *Service) CancelJob(ctx context.Context, namespace, id string) (sandbox.Job, error) {
+	return s.queue.Cancel(ctx, namespace, id)
+}
+
+// CallbackKey is what a namespace's callbacks are signed with.
+func (s *Service) CallbackKey(namespace string) sandbox.CallbackKey {
+	return sandbox.CallbackKey{Key: s.queue.CallbackKey(namespace)}
+}
+
+// jobLook is how often a job is looked at for whom waits for its output, before it runs.
+const jobLook = 100 * time.Millisecond
+
+// JobOutput is a stream of a job's last attempt, and whether the job has ended. Where no attempt runs yet it waits for one as long as
+// ctx and until let it. Error: NotFound.
+func (s *Service) JobOutput(ctx context.Context, namespace, id, stream string, until time.Time) (out *Output, ended bool, err error) {
+	for {
+		j, spec, err := s.queue.Job(context.WithoutCancel(ctx), namespace, id)
+		if err != nil {
+			return nil, false, err
+		}
+		s.mu.Lock()
+		run := s.attempts[id]
+		s.mu.Unlock()
+		switch {
+		case run != nil && !j.Status.Ended():
+			return run.stream(stream), false, nil
+		case j.Status.Ended():
+			return s.keptOutput(j, spec, stream), true, nil
+		case time.Now().After(until) || ctx.Err() != nil:
+			return s.execs.spool.New(0), false, nil
+		}
+		select {
+		case <-time.After(jobLook):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (r *Running) stream(name string) *Output {
+	if name == sandbox.Stderr {
+		return r.Stderr
+	}
+	return r.Stdout
+}
+
+// keptOutput is the output of a job that has ended: the whole while its exec is kept, then what its result has.
+func (s *Service) keptOutput(j sandbox.Job, spec JobSpec, stream string) *Output {
+	if j.Result == nil {
+		return ended(s.execs.spool, nil)
+	}
+	if e := s.execs.find(j.Namespace, j.Result.SandboxID, j.Result.ID); e != nil {
+		return e.stream(stream)
+	}
+	text := j.Result.Stdout
+	if stream == sandbox.Stderr {
+		text = j.Result.Stderr
+	}
+	if e := spec.Request.OutputEncoding; e != nil && *e == "base64" {
+		raw, _ := base64.StdEncoding.DecodeString(text) // we encoded it
+		return ended(s.execs.spool, raw)
+	}
+	return ended(s.execs.spool, []byte(text))
+}
+
+func ended(s *spool.Spool, b []byte) *Output {
+	log := s.New(int64(len(b)))
+	_, _ = log.Write(b)
+	log.End()
+	return log
+}
