@@ -83,6 +83,15 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	if c.DataDir, err = filepath.EvalSymlinks(c.DataDir); err != nil { // what is mounted below it follows no links
 		return err
 	}
+	record, err := openAudit(ctx, c.Audit.File, log)
+	if err != nil {
+		return err
+	}
+	endTracing, err := startTracing(ctx, c.Tracing, log)
+	if err != nil {
+		return err
+	}
+	defer endTracing()
 	socket, err := net.Listen("tcp", c.Listen) // first: where that fails nothing else was done
 	if err != nil {
 		return err
@@ -122,7 +131,7 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	}
 	web, err := server.New(server.Config{
 		Service: svc, Log: log, Version: version(), PerMinute: c.RateLimit.PerMinute, Burst: c.RateLimit.Burst,
-		Metrics: measures, MetricsAccess: c.Metrics.Access,
+		Metrics: measures, MetricsAccess: c.Metrics.Access, Audit: record,
 	})
 	if err != nil {
 		return errors.Join(err, svc.Shutdown(context.WithoutCancel(ctx), 0, false))

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -40,6 +41,8 @@ type Config struct {
 	Jobs      Jobs                `json:"jobs"`
 	Log       Log                 `json:"log"`
 	Metrics   Metrics             `json:"metrics"`
+	Tracing   Tracing             `json:"tracing"`
+	Audit     Audit               `json:"audit"`
 }
 
 // RateLimit is what one credential may call.
@@ -190,6 +193,17 @@ type Log struct {
 	Level  string `json:"level" enum:"debug,info,warn,error"`
 }
 
+// Tracing sends what each call spends its time on to a collector.
+type Tracing struct {
+	Endpoint string  `json:"endpoint" doc:"address of an OpenTelemetry collector that takes OTLP over HTTP, as http://127.0.0.1:4318; empty: nothing is traced. OTEL_EXPORTER_OTLP_HEADERS counts too"`
+	Sample   float64 `json:"sample" minimum:"0" doc:"which part of the calls is traced, 0 to 1; one whose client traces it is, too"`
+}
+
+// Audit says where who did what is written.
+type Audit struct {
+	File string `json:"file" doc:"audit log, a JSON object a line; - is standard output, empty: there is none. SIGHUP opens it anew"`
+}
+
 // Metrics says who may read /metrics.
 type Metrics struct {
 	Access string `json:"access" enum:"open,operator,off" doc:"who may read /metrics: open, everyone; operator, credentials of that role; off, nobody"`
@@ -210,7 +224,7 @@ func Default() Config {
 			Python: p.Images["python"], Bash: p.Images["bash"], Node: p.Images["node"], Go: p.Images["go"], Rust: p.Images["rust"], StoreGB: 20,
 		},
 		Ports: Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container", MicroVM: MicroVM{VMM: "firecracker", Snapshots: true}},
-		Compiled: Compiled{KeepMB: 1024}, Output: Output{StreamMB: 256, KeepMB: 4096},
+		Compiled: Compiled{KeepMB: 1024}, Tracing: Tracing{Sample: 1}, Output: Output{StreamMB: 256, KeepMB: 4096},
 		Pool: Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, MaxQueued: 100_000, MaxQueuedInAll: 1_000_000, ResultsTTLHours: 168},
 		Disk: Disk{ReserveMB: 1024, Overcommit: 10}, DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
 		Metrics: Metrics{Access: "operator"},
@@ -255,6 +269,12 @@ func (c Config) check(faults *sandbox.Faults) {
 		if pair[0] > pair[1] {
 			faults.Add("policy.defaults."+name, "is over policy.maximum.%s (%v)", name, pair[1])
 		}
+	}
+	if u, err := url.Parse(c.Tracing.Endpoint); c.Tracing.Endpoint != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		faults.Add("tracing.endpoint", "must be http://HOST:PORT or https://…")
+	}
+	if c.Tracing.Sample > 1 {
+		faults.Add("tracing.sample", "must be 0 to 1")
 	}
 	for i, text := range c.Jobs.CallbackAllow {
 		if _, err := netip.ParsePrefix(text); err != nil {

@@ -21,6 +21,7 @@ type Call struct {
 
 type calls struct {
 	inFlight prometheus.Gauge
+	onRoute  *prometheus.GaugeVec
 	answered *prometheus.CounterVec
 	failed   *prometheus.CounterVec
 	took     *prometheus.HistogramVec
@@ -31,6 +32,9 @@ func newCalls() calls {
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "outpost_http_requests_in_flight", Help: "HTTP calls that are not answered yet, open streams of events included.",
 		}),
+		onRoute: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "outpost_http_route_requests_in_flight", Help: "The same by method and pattern of the route: what each has to do now.",
+		}, []string{"method", "route"}),
 		answered: counter("outpost_http_requests_total",
 			"HTTP calls answered, by method, pattern of the route (none where there is none) and class of the status.", "method", "route", "status"),
 		failed: counter("outpost_http_errors_total", "HTTP calls answered with an error, by its code.", "method", "route", "code"),
@@ -40,11 +44,21 @@ func newCalls() calls {
 }
 
 func (c calls) all() []prometheus.Collector {
-	return []prometheus.Collector{c.inFlight, c.answered, c.failed, c.took}
+	return []prometheus.Collector{c.inFlight, c.onRoute, c.answered, c.failed, c.took}
 }
 
 // CallBegins counts a call that CallEnds will tell of.
 func (m *Metrics) CallBegins() { m.calls.inFlight.Inc() }
+
+// RouteBegins counts a call on its route until RouteEnds.
+func (m *Metrics) RouteBegins(method, route string) {
+	m.calls.onRoute.WithLabelValues(method, route).Inc()
+}
+
+// RouteEnds takes back what RouteBegins counted.
+func (m *Metrics) RouteEnds(method, route string) {
+	m.calls.onRoute.WithLabelValues(method, route).Dec()
+}
 
 // CallEnds counts an answered call.
 func (m *Metrics) CallEnds(c Call) {

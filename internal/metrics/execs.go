@@ -1,6 +1,9 @@
 package metrics
 
 import (
+	"cmp"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"outpost.run/outpost/internal/service"
@@ -16,8 +19,8 @@ type execs struct {
 func newExecs() execs {
 	return execs{
 		ended: counter("outpost_execs_total",
-			"Execs that ended with a result, by language, start (warm or cold) and termination_reason of the result.", "language", "start", "termination_reason"),
-		took: histogram("outpost_exec_duration_seconds", "duration_ms of execs' results: from the acceptance to the end, without the machine that execute makes first.", "language", "start"),
+			"Execs that ended with a result, by engine, language, start (warm or cold) and termination_reason of the result.", "engine", "language", "start", "termination_reason"),
+		took: histogram("outpost_exec_duration_seconds", "duration_ms of execs' results: from the acceptance to the end, without the machine that execute makes first.", "engine", "language", "start"),
 		phase: histogram("outpost_exec_phase_seconds",
 			"Parts of that time, timings of the result: queue (for its turn), deps (where it has some), prepare (machine and files), run (the program). "+
 				"Execs whose program never began are left out.", "phase", "language", "start"),
@@ -28,8 +31,8 @@ func (e execs) all() []prometheus.Collector { return []prometheus.Collector{e.en
 
 // ExecEnds counts an exec in that language, as service.Config.Ended.
 func (m *Metrics) ExecEnds(language string, o service.ExecOutcome) {
-	m.execs.ended.WithLabelValues(language, o.Start, string(o.Reason)).Inc()
-	m.execs.took.WithLabelValues(language, o.Start).Observe(o.DurationMS / 1000)
+	m.execs.ended.WithLabelValues(engineOf(o), language, o.Start, string(o.Reason)).Inc()
+	m.execs.took.WithLabelValues(engineOf(o), language, o.Start).Observe(o.DurationMS / 1000)
 	t := o.Timings
 	if t.PrepareMS == 0 && t.RunMS == 0 {
 		return // its client went away before anything ran: zeros would pull the quantiles down
@@ -42,6 +45,35 @@ func (m *Metrics) ExecEnds(language string, o service.ExecOutcome) {
 	observe("run", t.RunMS)
 	if t.DepsMS > 0 {
 		observe("deps", t.DepsMS)
+	}
+}
+
+// engineOf is none where no machine was there before the client went away.
+func engineOf(o service.ExecOutcome) string { return cmp.Or(o.Isolation.Engine, "none") }
+
+// MachineStarts are those of one engine.
+type MachineStarts struct {
+	inFlight prometheus.Gauge
+	ended    *prometheus.CounterVec
+	took     prometheus.Observer
+}
+
+// Starts counts the machines that an engine makes.
+func (m *Metrics) Starts(engine string) MachineStarts {
+	of := prometheus.Labels{"engine": engine}
+	return MachineStarts{m.machines.inFlight.With(of), m.machines.ended.MustCurryWith(of), m.machines.took.With(of)}
+}
+
+// Begin counts a start until it is told how that ended.
+func (s MachineStarts) Begin() (end func(error)) {
+	s.inFlight.Inc()
+	began := time.Now()
+	return func(err error) {
+		s.inFlight.Dec()
+		if err == nil {
+			s.took.Observe(time.Since(began).Seconds())
+		}
+		s.ended.WithLabelValues(cmp.Or(string(sandbox.CodeOf(err)), "ok")).Inc()
 	}
 }
 

@@ -8,6 +8,21 @@ import (
 	"outpost.run/outpost/internal/pool"
 )
 
+// machines are the starts of all engines.
+type machines struct {
+	inFlight *prometheus.GaugeVec
+	ended    *prometheus.CounterVec
+	took     *prometheus.HistogramVec
+}
+
+func newMachines() machines {
+	return machines{
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "outpost_machine_starts_in_flight", Help: "Machines that an engine is making."}, []string{"engine"}),
+		ended:    counter("outpost_machine_starts_total", "Machines that an engine made (ok) or could not make, by the code of the error.", "engine", "code"),
+		took:     histogram("outpost_machine_start_seconds", "Time to make a machine, of those that could be made.", "engine"),
+	}
+}
+
 func newPhases() *prometheus.HistogramVec {
 	return histogram("outpost_machine_phase_seconds",
 		"Time of each step of making a machine that succeeded, those made ahead and those that install dependencies included, by engine; "+

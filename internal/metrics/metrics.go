@@ -18,14 +18,16 @@ type Metrics struct {
 	calls    calls
 	execs    execs
 	phases   *prometheus.HistogramVec
+	machines machines
 }
 
 // New makes the instruments; those of load and pool come with WatchLoad and WatchPool.
 func New() *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry(), calls: newCalls(), execs: newExecs(), phases: newPhases()}
+	m := &Metrics{registry: prometheus.NewRegistry(), calls: newCalls(), execs: newExecs(), phases: newPhases(), machines: newMachines()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.phases)
 	m.registry.MustRegister(m.calls.all()...)
 	m.registry.MustRegister(m.execs.all()...)
+	m.registry.MustRegister(m.machines.inFlight, m.machines.ended, m.machines.took)
 	return m
 }
 

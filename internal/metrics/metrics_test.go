@@ -69,6 +69,10 @@ func busy() *metrics.Metrics {
 	m.ExecEnds("node", service.ExecOutcome{Start: "warm", Reason: sandbox.TimedOut, DurationMS: 1010, Timings: sandbox.Timings{PrepareMS: 10, DepsMS: 900, RunMS: 100}})
 	m.ExecEnds("node", service.ExecOutcome{Start: "cold", Reason: sandbox.Cancelled, DurationMS: 5})
 	m.Phases("container")("disk", 2*time.Millisecond)
+	m.Starts("container").Begin()(nil)
+	m.Starts("microvm").Begin()(sandbox.Errorf(sandbox.Capacity, nil, "full"))
+	m.Starts("microvm").Begin()
+	m.RouteBegins("POST", "/x/{id}")
 	return m
 }
 
@@ -85,28 +89,33 @@ func TestPrometheusHasNothingToSayOnTheForm(t *testing.T) {
 func TestWhatIsToldIsCounted(t *testing.T) {
 	got := series(t, busy())
 	for name, want := range map[string]float64{
-		`outpost_http_requests_total{method="POST",route="/x/{id}",status="2xx"}`:                     1,
-		`outpost_http_requests_total{method="POST",route="/x/{id}",status="5xx"}`:                     1,
-		`outpost_http_requests_total{method="other",route="none",status="4xx"}`:                       1,
-		`outpost_http_requests_total{method="GET",route="/x/{id}",status="none"}`:                     1,
-		`outpost_http_errors_total{code="capacity",method="POST",route="/x/{id}"}`:                    1,
-		`outpost_http_errors_total{code="method_not_allowed",method="other",route="none"}`:            1,
-		`outpost_http_request_duration_seconds_count{method="POST",route="/x/{id}"}`:                  2,
-		`outpost_http_requests_in_flight`:                                                             1,
-		`outpost_execs_total{language="python",start="cold",termination_reason="exited"}`:             1,
-		`outpost_execs_total{language="node",start="warm",termination_reason="timed_out"}`:            1,
-		`outpost_execs_total{language="node",start="cold",termination_reason="cancelled"}`:            1,
-		`outpost_exec_duration_seconds_sum{language="node",start="cold"}`:                             0.005,
-		`outpost_exec_phase_seconds_sum{language="python",phase="queue",start="cold"}`:                0.001,
-		`outpost_exec_phase_seconds_sum{language="python",phase="prepare",start="cold"}`:              0.01,
-		`outpost_exec_phase_seconds_sum{language="python",phase="run",start="cold"}`:                  0.1,
-		`outpost_exec_phase_seconds_sum{language="node",phase="deps",start="warm"}`:                   0.9,
-		`outpost_exec_phase_seconds_bucket{language="node",phase="prepare",start="warm",le="0.0064"}`: 0,
-		`outpost_exec_phase_seconds_bucket{language="node",phase="prepare",start="warm",le="0.0128"}`: 1,
-		`outpost_machine_phase_seconds_bucket{engine="container",phase="disk",le="0.0001"}`:           0,
-		`outpost_machine_phase_seconds_bucket{engine="container",phase="disk",le="104.8576"}`:         1,
-		`outpost_sandboxes{mode="stateful",status="running"}`:                                         3,
-		`outpost_sandboxes{mode="ephemeral",status="running"}`:                                        0,
+		`outpost_http_requests_total{method="POST",route="/x/{id}",status="2xx"}`:                        1,
+		`outpost_http_requests_total{method="POST",route="/x/{id}",status="5xx"}`:                        1,
+		`outpost_http_requests_total{method="other",route="none",status="4xx"}`:                          1,
+		`outpost_http_requests_total{method="GET",route="/x/{id}",status="none"}`:                        1,
+		`outpost_http_errors_total{code="capacity",method="POST",route="/x/{id}"}`:                       1,
+		`outpost_http_errors_total{code="method_not_allowed",method="other",route="none"}`:               1,
+		`outpost_http_request_duration_seconds_count{method="POST",route="/x/{id}"}`:                     2,
+		`outpost_http_requests_in_flight`:                                                                1,
+		`outpost_execs_total{engine="none",language="python",start="cold",termination_reason="exited"}`:  1,
+		`outpost_execs_total{engine="none",language="node",start="warm",termination_reason="timed_out"}`: 1,
+		`outpost_execs_total{engine="none",language="node",start="cold",termination_reason="cancelled"}`: 1,
+		`outpost_exec_duration_seconds_sum{engine="none",language="node",start="cold"}`:                  0.005,
+		`outpost_exec_phase_seconds_sum{language="python",phase="queue",start="cold"}`:                   0.001,
+		`outpost_exec_phase_seconds_sum{language="python",phase="prepare",start="cold"}`:                 0.01,
+		`outpost_exec_phase_seconds_sum{language="python",phase="run",start="cold"}`:                     0.1,
+		`outpost_exec_phase_seconds_sum{language="node",phase="deps",start="warm"}`:                      0.9,
+		`outpost_exec_phase_seconds_bucket{language="node",phase="prepare",start="warm",le="0.0064"}`:    0,
+		`outpost_exec_phase_seconds_bucket{language="node",phase="prepare",start="warm",le="0.0128"}`:    1,
+		`outpost_machine_phase_seconds_bucket{engine="container",phase="disk",le="0.0001"}`:              0,
+		`outpost_machine_phase_seconds_bucket{engine="container",phase="disk",le="104.8576"}`:            1,
+		`outpost_sandboxes{mode="stateful",status="running"}`:                                            3,
+		`outpost_sandboxes{mode="ephemeral",status="running"}`:                                           0,
+		`outpost_machine_starts_total{code="ok",engine="container"}`:                                     1,
+		`outpost_machine_starts_total{code="capacity",engine="microvm"}`:                                 1,
+		`outpost_machine_starts_in_flight{engine="microvm"}`:                                             1,
+		`outpost_machine_start_seconds_count{engine="container"}`:                                        1,
+		`outpost_http_route_requests_in_flight{method="POST",route="/x/{id}"}`:                           1,
 		`outpost_execs_in_flight`:      2,
 		`outpost_pool_idle_machines`:   1,
 		`outpost_pool_making_machines`: 2,

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/tracing"
 )
 
 // engines are the isolation technologies of the host as one: which of them makes a machine, its spec says, and whose it is, it says
@@ -11,6 +12,7 @@ import (
 type engines struct {
 	container engine.Engine
 	microVM   microVM // nil: this host has none
+	starts    func(engine string) (end func(error))
 }
 
 // microVM is the engine of machines with Security.JailerEnabled.
@@ -41,7 +43,17 @@ func (e engines) Probe(ctx context.Context) engine.Capabilities { return e.conta
 
 // Start implements engine.Engine.
 func (e engines) Start(ctx context.Context, spec engine.MachineSpec) (engine.Machine, error) {
-	return e.of(spec).Start(ctx, spec)
+	which, name := e.of(spec), "container"
+	if which != e.container {
+		name = "microvm"
+	}
+	ctx, span := tracing.Begin(ctx, "machine.start")
+	span.Say("outpost.engine", name)
+	end := e.starts(name)
+	m, err := which.Start(ctx, spec)
+	end(err)
+	span.End(err)
+	return m, err
 }
 
 // Blank implements engine.Engine, for containers.

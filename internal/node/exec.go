@@ -16,6 +16,7 @@ import (
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/internal/tracing"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -136,12 +137,12 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 		return service.ExecOutcome{}, err
 	}
 	defer done()
-	need, err := n.needsOf(ctx, b, e)
+	need, err := traced(ctx, "deps", func(ctx context.Context) (needs, error) { return n.needsOf(ctx, b, e) })
 	if err != nil {
 		return n.notBegun(ctx, b, err)
 	}
 	defer need.release()
-	m, err := n.machineFor(ctx, b, e, need)
+	m, err := traced(ctx, "machine", func(ctx context.Context) (engine.Machine, error) { return n.machineFor(ctx, b, e, need) })
 	if err != nil {
 		return n.notBegun(ctx, b, err)
 	}
@@ -159,7 +160,7 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	e.Env = slices.Concat(e.Env, need.environment(b, environment(b, e.Env)))
 	c := n.compilation(b, e, need)
 	defer c.close()
-	place, err := n.park(ctx, b, m, e, need.warm)
+	place, err := traced(ctx, "park", func(ctx context.Context) (engine.Exec, error) { return n.park(ctx, b, m, e, need.warm) })
 	if err != nil {
 		return n.notBegun(ctx, b, err)
 	}
@@ -171,10 +172,18 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	}
 	defer b.dismiss(x)
 	defer context.AfterFunc(ctx, func() { x.end(endCancelled) })()
-	o, err := x.run(b, e, out, began)
+	o, err := traced(ctx, "run", func(context.Context) (service.ExecOutcome, error) { return x.run(b, e, out, began) })
 	o.Timings.DepsMS, o.DepsResolved = ms(need.took), need.resolved
 	o.Timings.PrepareMS = max(0, o.Timings.PrepareMS-o.Timings.DepsMS)
 	return o, err
+}
+
+// traced marks what a part of an exec takes.
+func traced[T any](ctx context.Context, name string, f func(context.Context) (T, error)) (T, error) {
+	ctx, span := tracing.Begin(ctx, name)
+	v, err := f(ctx)
+	span.End(err)
+	return v, err
 }
 
 func (n *Node) park(ctx context.Context, b *box, m engine.Machine, e service.ExecSpec, warm *agent.Warm) (engine.Exec, error) {

@@ -42,7 +42,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt route, c *call
 	}
 	c.caller = caller
 	t := traceOf(r)
-	t.credential, t.namespace = caller.ID, c.namespace
+	t.credential, t.namespace, t.role = caller.ID, c.namespace, caller.Role
 	if err := s.limits.take(w.Header(), caller); err != nil {
 		return err
 	}

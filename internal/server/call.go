@@ -1,8 +1,10 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
@@ -32,7 +34,11 @@ type call struct {
 	header    http.Header
 	once      bool                   // it has an Idempotency-Key
 	begins    func(*service.Running) // hears of the exec's record; nil: nobody does
+	trace     *trace
 }
+
+// objectOf is the most exact of the ids in the path.
+func (c *call) objectOf() string { return cmp.Or(c.execID, c.id) }
 
 // decode reads the body; faults are for the use case, which adds its own.
 func (c *call) decode(into any) (sandbox.Faults, error) { return strict.JSON(c.body, into) }
@@ -50,7 +56,15 @@ func (s *Server) handle(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		traceOf(r).route = rt.path
 		c := &call{ctx: r.Context(), id: pathValue(r, "id"), namespace: pathValue(r, "namespace"), guestPort: pathValue(r, "guest_port"), execID: pathValue(r, "exec_id"), pid: pathValue(r, "pid"), rawQuery: r.URL.RawQuery, header: r.Header}
-		if err := s.admit(w, r, rt, c); err != nil {
+		t := traceOf(r)
+		c.trace, t.action, t.object = t, rt.audit, c.objectOf()
+		s.metrics.RouteBegins(r.Method, rt.path)
+		defer s.metrics.RouteEnds(r.Method, rt.path)
+		err := s.admit(w, r, rt, c)
+		if err == nil && rt.audit != "" {
+			err = s.audit.Ready()
+		}
+		if err != nil {
 			s.fail(w, r, err)
 			return
 		}
@@ -97,7 +111,7 @@ func (s *Server) handle(rt route) http.HandlerFunc {
 		}
 		a, err := s.answer(r, rt, c)
 		if err != nil {
-			traceOf(r).err = err
+			t.err = err
 		}
 		s.write(w, r, a)
 		if err != nil && rt.takes != "" {
@@ -117,7 +131,9 @@ func (s *Server) answer(r *http.Request, rt route, c *call) (service.Answer, err
 	}
 	key, given := r.Header["Idempotency-Key"]
 	if !given || !rt.idempotent {
-		return run()
+		a, err := run()
+		c.noteMade(rt, a)
+		return a, err
 	}
 	if len(key) != 1 || !validKey(key[0]) {
 		f := sandbox.Faults{{Field: "Idempotency-Key", Reason: "must be one header of 1 to 255 visible ASCII characters"}}
@@ -130,7 +146,20 @@ func (s *Server) answer(r *http.Request, rt route, c *call) (service.Answer, err
 	if a.Status == 0 {
 		a = answerOf(0, nil, err)
 	}
+	c.noteMade(rt, a)
 	return a, err
+}
+
+// noteMade notes the id of what a call made, for the log.
+func (c *call) noteMade(rt route, a service.Answer) {
+	if rt.status != http.StatusCreated || a.Status != http.StatusCreated || c.trace.made != "" {
+		return
+	}
+	var made struct {
+		ID string `json:"id"`
+	}
+	_ = json.Unmarshal(a.Body, &made)
+	c.trace.made = made.ID
 }
 
 // kept says which answers an Idempotency-Key gets again.

@@ -15,7 +15,14 @@ import (
 )
 
 // how is what a call says of how its program is run.
-func (c *call) how() service.How { return service.How{Keep: c.once, Begins: c.begins} }
+func (c *call) how() service.How {
+	return service.How{Keep: c.once, Begins: func(run *service.Running) {
+		c.trace.made = run.ID
+		if c.begins != nil {
+			c.begins(run)
+		}
+	}}
+}
 
 func (s *Server) exec(c *call) (any, error) {
 	var r sandbox.ExecRequest
@@ -171,20 +178,17 @@ const startTime = 10 * time.Second
 // liveExec runs the call's handler and tells of the program while it runs, as server-sent events; what is refused before the
 // program starts is an ordinary answer.
 func (s *Server) liveExec(w http.ResponseWriter, r *http.Request, rt route, c *call) {
-	began, ended := make(chan *service.Running, 1), make(chan service.Answer, 1)
+	began, ended := make(chan *service.Running, 1), make(chan answered, 1)
 	c.begins = func(run *service.Running) { began <- run }
 	go func() {
 		defer func() {
 			if p := recover(); p != nil {
 				s.panicked(r, p)
-				ended <- answerOf(0, nil, failed())
+				ended <- answered{answerOf(0, nil, failed()), failed()}
 			}
 		}()
 		a, err := s.answer(r, rt, c)
-		if err != nil {
-			traceOf(r).err = err
-		}
-		ended <- a
+		ended <- answered{a, err}
 	}()
 	var run *service.Running
 	select {
@@ -195,14 +199,16 @@ func (s *Server) liveExec(w http.ResponseWriter, r *http.Request, rt route, c *c
 		case <-time.After(startTime):
 		}
 	case a := <-ended: // it was refused, or is the answer of an earlier call with the same key
-		s.write(w, r, a)
+		c.trace.err = a.err
+		s.write(w, r, a.Answer)
 		return
 	}
 	select {
 	case <-run.Done:
 		a := <-ended
 		if a.Status != http.StatusOK {
-			s.write(w, r, a)
+			c.trace.err = a.err
+			s.write(w, r, a.Answer)
 			return
 		}
 		ended <- a
@@ -217,9 +223,16 @@ func (s *Server) liveExec(w http.ResponseWriter, r *http.Request, rt route, c *c
 	}
 	select {
 	case a := <-ended:
-		_ = out.send(lastEvent(s, w, r, a))
+		c.trace.err = a.err
+		_ = out.send(lastEvent(s, w, r, a.Answer))
 	case <-ctx.Done():
 	}
+}
+
+// answered is what a handler gave, beside a stream.
+type answered struct {
+	service.Answer
+	err error
 }
 
 // tell sends what a program says until it has ended.

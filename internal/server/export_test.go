@@ -15,3 +15,14 @@ func SetHeaderTime(d time.Duration) (undo func()) {
 	headerTime = d
 	return func() { headerTime = before }
 }
+
+// RouteOf is what the tests look at of a route.
+type RouteOf struct{ Method, Path, Audit string }
+
+// RoutesOf are those of a server.
+func RoutesOf(s *Server) (all []RouteOf) {
+	for _, r := range s.routes {
+		all = append(all, RouteOf{r.method, r.path, r.audit})
+	}
+	return all
+}

@@ -25,6 +25,7 @@ func (c *call) fileCall(verb string, params []param) (service.FileOp, url.Values
 	if !q.Has("path") {
 		faults.Add("path", "is required")
 	}
+	c.trace.path = q.Get("path")
 	return service.FileOp{Verb: verb, Path: q.Get("path")}, q, faults
 }
 
@@ -75,6 +76,7 @@ func (s *Server) mkdir(c *call) (any, error) {
 	if err := faults.Err(sandbox.Invalid); err != nil {
 		return nil, err
 	}
+	c.trace.path = *r.Path
 	return nil, s.svc.Files(c.ctx, c.namespace, c.id, service.FileOp{Verb: "mkdir", Path: *r.Path}, noBody, nil, nothing{})
 }
 

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"outpost.run/outpost/internal/audit"
 	"outpost.run/outpost/internal/jobs"
 	"outpost.run/outpost/internal/metrics"
 	"outpost.run/outpost/internal/policy"
@@ -148,6 +149,7 @@ type fixture struct {
 	*testing.T
 	paper *paper
 	svc   *service.Service
+	web   *server.Server
 	url   string
 	log   *bytes.Buffer
 	file  string
@@ -158,11 +160,15 @@ type settings struct {
 	policy           policy.Policy
 	file             string // of the store; "" a fresh one
 	metrics          string // who may read them
+	audit            *audit.Log
+	log              *slog.Logger
 }
 
 func start(t *testing.T, change func(*settings)) *fixture {
 	t.Helper()
 	s := settings{metrics: "operator", policy: policy.Default(), file: filepath.Join(t.TempDir(), "outpost.db")}
+	text := &bytes.Buffer{}
+	s.log = slog.New(slog.NewTextHandler(&locked{w: text}, nil))
 	if change != nil {
 		change(&s)
 	}
@@ -170,8 +176,8 @@ func start(t *testing.T, change func(*settings)) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{T: t, paper: newPaper(), log: &bytes.Buffer{}, file: s.file}
-	log := slog.New(slog.NewTextHandler(&locked{w: f.log}, nil))
+	f := &fixture{T: t, paper: newPaper(), log: text, file: s.file}
+	log := s.log
 	measures := metrics.New()
 	output, err := spool.Open(t.TempDir(), 1<<30)
 	if err != nil {
@@ -187,10 +193,11 @@ func start(t *testing.T, change func(*settings)) *fixture {
 	if err := f.svc.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	web, err := server.New(server.Config{Service: f.svc, Log: log, Version: "test", PerMinute: s.perMinute, Burst: s.burst, Metrics: measures, MetricsAccess: s.metrics})
+	web, err := server.New(server.Config{Service: f.svc, Log: log, Version: "test", PerMinute: s.perMinute, Burst: s.burst, Metrics: measures, MetricsAccess: s.metrics, Audit: s.audit})
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.web = web
 	h := httptest.NewServer(web.Handler())
 	f.url = h.URL
 	t.Cleanup(func() {

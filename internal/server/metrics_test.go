@@ -86,8 +86,8 @@ func TestCallsAreCountedByRouteAndNobodysNamesAreTold(t *testing.T) {
 		`outpost_http_errors_total{code="method_not_allowed",method="other",route="none"} 1`,
 		`outpost_http_errors_total{code="not_found",method="GET",route="none"} 1`,
 		`outpost_http_requests_in_flight 1`, // the scrape itself
-		`outpost_execs_total{language="python",start="cold",termination_reason="exited"} 1`,
-		`outpost_execs_total{language="bash",start="cold",termination_reason="exited"} 1`,
+		`outpost_execs_total{engine="none",language="python",start="cold",termination_reason="exited"} 1`,
+		`outpost_execs_total{engine="none",language="bash",start="cold",termination_reason="exited"} 1`,
 		`outpost_sandboxes{mode="ephemeral",status="running"} 1`,
 		`outpost_execs_in_flight 0`,
 	)

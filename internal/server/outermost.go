@@ -3,11 +3,14 @@ package server
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"time"
 
+	"outpost.run/outpost/internal/audit"
 	"outpost.run/outpost/internal/metrics"
+	"outpost.run/outpost/internal/tracing"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -17,7 +20,13 @@ type trace struct {
 	route      string
 	credential string
 	namespace  string
+	role       sandbox.Role
+	action     string // of the audit log; "": none
+	object     string // what the call is about
+	made       string // what came of it: an id
+	path       string // of a file
 	err        error
+	span       tracing.Span
 }
 
 type traceKey struct{}
@@ -32,7 +41,9 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 		began := time.Now()
 		s.metrics.CallBegins()
 		t := &trace{requestID: sandbox.NewID(sandbox.RequestPrefix)}
-		r = r.WithContext(context.WithValue(r.Context(), traceKey{}, t))
+		ctx, span := tracing.Request(r)
+		t.span = span
+		r = r.WithContext(context.WithValue(ctx, traceKey{}, t))
 		out := &recorder{ResponseWriter: w}
 		h := out.Header()
 		h.Set("X-Request-Id", t.requestID)
@@ -51,6 +62,8 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 			}
 			took := time.Since(began)
 			s.logCall(r, t, out, took)
+			s.auditCall(r, t, out)
+			t.endSpan(r, out)
 			s.metrics.CallEnds(metrics.Call{Method: r.Method, Route: t.route, Status: out.status, Code: failure(t, out), Took: took})
 			if aborted != nil {
 				panic(aborted) // net/http ends the connection, so that nobody takes what came for the whole
@@ -58,6 +71,40 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(out, r)
 	})
+}
+
+// auditCall writes what changed something, or tried to, into the audit log.
+func (s *Server) auditCall(r *http.Request, t *trace, out *recorder) {
+	if t.action == "" {
+		return
+	}
+	client, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		client = r.RemoteAddr
+	}
+	s.audit.Write(audit.Entry{
+		RequestID: t.requestID, Action: t.action, Credential: t.credential, Role: string(t.role), Namespace: t.namespace, Client: client,
+		Object: t.object, Made: t.made, Path: t.path, Status: out.status, Code: sandbox.CodeOf(t.err),
+	})
+}
+
+// endSpan tells the trace how the call ended. Names of attributes: OpenTelemetry's semantic conventions for HTTP.
+func (t *trace) endSpan(r *http.Request, out *recorder) {
+	if t.span.Recording() {
+		t.span.Rename(r.Method + " " + t.route)
+		t.span.Say("http.request.method", r.Method)
+		t.span.Say("http.route", t.route)
+		t.span.SayNumber("http.response.status_code", out.status)
+		t.span.Say("outpost.request_id", t.requestID)
+		t.span.Say("outpost.namespace", t.namespace)
+		t.span.Say("outpost.object", t.object)
+		t.span.Say("outpost.made", t.made)
+	}
+	err := t.err
+	if out.status < http.StatusInternalServerError {
+		err = nil // it was the client's
+	}
+	t.span.End(err)
 }
 
 // panicked notes a bug.
@@ -84,6 +131,12 @@ func (s *Server) logCall(r *http.Request, t *trace, out *recorder, took time.Dur
 	}
 	if t.credential != "" {
 		attributes = append(attributes, slog.String("credential", t.credential), slog.String("namespace", t.namespace))
+	}
+	if t.object != "" {
+		attributes = append(attributes, slog.String("object", t.object))
+	}
+	if t.made != "" {
+		attributes = append(attributes, slog.String("made", t.made))
 	}
 	if t.err != nil {
 		attributes = append(attributes, slog.String("code", string(sandbox.CodeOf(t.err))))

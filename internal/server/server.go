@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"outpost.run/outpost/internal/audit"
 	"outpost.run/outpost/internal/metrics"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
@@ -38,6 +39,8 @@ type Config struct {
 
 	Metrics       *metrics.Metrics
 	MetricsAccess string // open, operator or off
+
+	Audit *audit.Log // nil: none
 }
 
 // Server answers HTTP calls.
@@ -57,11 +60,12 @@ type Server struct {
 	end     context.CancelFunc
 
 	metricsAccess string
+	audit         *audit.Log
 }
 
 // New makes a Server. It fails only where the routes can't be described.
 func New(c Config) (*Server, error) {
-	s := &Server{svc: c.Service, log: c.Log, version: c.Version, limits: newLimiters(c.PerMinute, c.Burst), mux: chi.NewMux(), metrics: c.Metrics, metricsAccess: c.MetricsAccess}
+	s := &Server{svc: c.Service, log: c.Log, version: c.Version, limits: newLimiters(c.PerMinute, c.Burst), mux: chi.NewMux(), metrics: c.Metrics, metricsAccess: c.MetricsAccess, audit: c.Audit}
 	s.ending, s.end = context.WithCancel(context.Background())
 	s.routes = s.table()
 	for _, r := range s.routes {

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 
+	"outpost.run/outpost/internal/tracing"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -40,7 +41,9 @@ func (s *Service) delete(ctx context.Context, l *live, reason string) error {
 	err = s.store.DeleteSandbox(ctx, record.ID, record.Mode)
 	l.record.Unlock()
 	if err == nil {
-		err = s.runtime.Delete(ctx, record.ID)
+		deleting, span := tracing.Begin(ctx, "delete")
+		err = s.runtime.Delete(deleting, record.ID)
+		span.End(err)
 	}
 	if err != nil {
 		s.undeletable(ctx, record)

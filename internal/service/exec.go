@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"outpost.run/outpost/internal/policy"
+	"outpost.run/outpost/internal/tracing"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -88,7 +89,10 @@ func (s *Service) started(e *exec) (*sandbox.ExecResult, *sandbox.ExecState, err
 func (s *Service) inTurn(ctx context.Context, l *live, e *exec, spec ExecSpec) (*sandbox.ExecResult, error) {
 	queued := time.Now()
 	if !spec.Background {
-		if err := l.wait(ctx, time.Duration(spec.Limits.TimeoutMS)*time.Millisecond); err != nil {
+		waiting, span := tracing.Begin(ctx, "queue")
+		err := l.wait(waiting, time.Duration(spec.Limits.TimeoutMS)*time.Millisecond)
+		span.End(err)
+		if err != nil {
 			s.execs.close(e, sandbox.ExecResult{}, err)
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"outpost.run/outpost/internal/policy"
+	"outpost.run/outpost/internal/tracing"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -35,7 +36,10 @@ func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sa
 	if how.Begins != nil {
 		how.Begins(&e.Running)
 	}
-	if _, err := s.runtime.Create(ctx, spec); err != nil {
+	making, span := tracing.Begin(ctx, "create")
+	_, err = s.runtime.Create(making, spec)
+	span.End(err)
+	if err != nil {
 		s.execs.close(e, sandbox.ExecResult{}, err)
 		done()
 		return nil, nil, err
@@ -44,7 +48,9 @@ func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sa
 	defer func() {
 		go func() {
 			defer done()
-			if err := s.runtime.Delete(context.WithoutCancel(ctx), record.ID); err != nil {
+			ctx, span := tracing.Begin(context.WithoutCancel(ctx), "delete")
+			err := s.runtime.Delete(ctx, record.ID)
+			if span.End(err); err != nil {
 				s.log.Error("a machine could not be removed", "sandbox_id", record.ID, "error", err)
 			}
 		}()

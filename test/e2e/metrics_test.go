@@ -75,8 +75,8 @@ func TestMetricsGrowByWhatWasDone(t *testing.T) {
 	const route = `{method="POST",route="/auth/v1/seed/{namespace}/sandbox/{id}/exec"`
 	start := `start="` + result.Start + `"`
 	byOne := []string{
-		`outpost_execs_total{language="python",` + start + `,termination_reason="exited"}`,
-		`outpost_exec_duration_seconds_count{language="python",` + start + `}`,
+		`outpost_execs_total{engine="container",language="python",` + start + `,termination_reason="exited"}`,
+		`outpost_exec_duration_seconds_count{engine="container",language="python",` + start + `}`,
 		`outpost_http_requests_total` + route + `,status="2xx"}`, `outpost_http_request_duration_seconds_count` + route + `}`,
 	}
 	for _, phase := range []string{"queue", "prepare", "run"} {
@@ -106,7 +106,7 @@ func TestMetricsGrowByWhatWasDone(t *testing.T) {
 	if v, there := after[`outpost_sandboxes{mode="ephemeral",status="running"}`]; v != 0 || !there {
 		t.Errorf("%v sandboxes after the last was deleted", v)
 	}
-	inMS := 1000 * after[`outpost_exec_duration_seconds_sum{language="python",`+start+`}`]
+	inMS := 1000 * after[`outpost_exec_duration_seconds_sum{engine="container",language="python",`+start+`}`]
 	if math.Abs(inMS-result.DurationMS) > 0.001 {
 		t.Errorf("the exec took %v ms by /metrics, %v ms by its answer", inMS, result.DurationMS)
 	}
