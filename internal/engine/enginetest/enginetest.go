@@ -43,7 +43,7 @@ type suite struct {
 
 // Run runs every case, each on an engine of its own that must be left with nothing on the host.
 func Run(t *testing.T, s Subject) {
-	for _, c := range slices.Concat(cases, again, ahead, warmed) {
+	for _, c := range slices.Concat(cases, inside, again, ahead, warmed) {
 		if s.Only != nil && !s.Only(c.name) {
 			continue
 		}

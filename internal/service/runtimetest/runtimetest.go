@@ -25,7 +25,7 @@ type Subject struct {
 
 // Run runs every case, each on a runtime of its own that must be left with nothing on the host.
 func Run(t *testing.T, subject Subject) {
-	for _, c := range slices.Concat(lives, stops, ports, outcomes, refusals, attacks) {
+	for _, c := range slices.Concat(lives, insides, stops, ports, outcomes, refusals, attacks) {
 		t.Run(c.name, func(t *testing.T) {
 			s := &suite{t: t, Subject: subject, r: subject.Open(t)}
 			defer func() { // before the subject's own cleanups
