@@ -8,32 +8,20 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/creack/pty"
 )
 
 // openTerminal gives both sides of a terminal: what is written to inside comes out at outside.
 func openTerminal(t *testing.T, columns uint16) (inside, outside *os.File) {
 	t.Helper()
-	outside, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Skipf("no terminals here: %v", err)
-	}
-	t.Cleanup(func() { outside.Close() })
-	fd := int(outside.Fd())
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	outside, inside, err := pty.Open()
 	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns})
+		err = pty.Setsize(outside, &pty.Winsize{Rows: 24, Cols: columns})
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if inside, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { inside.Close() })
+	t.Cleanup(func() { inside.Close(); outside.Close() })
 	return inside, outside
 }
 
