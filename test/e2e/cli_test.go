@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -140,6 +141,16 @@ func TestEveryCommandPrintsJSONForPrograms(t *testing.T) {
 	one(jsonOf[[]object](t, shared, "start", made.ID), "status", "running")
 	one(jsonOf[[]object](t, shared, "rm", made.ID), "id", made.ID)
 
+	job := jsonOf[sandbox.Job](t, shared, "job", "submit", "-c", "print(1)")
+	one(jsonOf[[]object](t, shared, "job", "ls"), "id", job.ID)
+	if done := jsonOf[sandbox.Job](t, shared, "job", "get", "-w", job.ID); done.Status != sandbox.JobSucceeded {
+		t.Errorf("job get: %+v", done)
+	}
+	jsonOf[object](t, shared, "job", "logs", job.ID)
+	queued := jsonOf[sandbox.Job](t, shared, "job", "submit", "-l", "bash", "-c", "sleep 600")
+	one(jsonOf[[]object](t, shared, "job", "cancel", queued.ID), "id", queued.ID)
+	jsonOf[object](t, shared, "job", "callback-key")
+
 	token := jsonOf[sandbox.Token](t, shared, "token", "create", "of-a-test")
 	one(jsonOf[[]object](t, shared, "token", "ls"), "id", token.ID)
 	one(jsonOf[[]object](t, shared, "token", "rm", token.ID), "id", token.ID)
@@ -211,12 +222,7 @@ func TestInputIsPassedWhereItIsRedirected(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer opened.Close()
-	outside, terminal, err := pty.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer outside.Close()
-	defer terminal.Close()
+	w := newTerminal(t)
 	endless, writer, err := os.Pipe() // nobody may wait for its end
 	if err != nil {
 		t.Fatal(err)
@@ -232,7 +238,7 @@ func TestInputIsPassedWhereItIsRedirected(t *testing.T) {
 		{"a pipe", []string{"run", "-l", "bash", "-c", "cat"}, strings.NewReader("of a pipe"), "of a pipe"},
 		{"a file", []string{"exec", made.ID, "--", "cat"}, opened, "of a file"},
 		{"nothing", []string{"exec", made.ID, "--", "cat"}, nil, ""},
-		{"a terminal is nobody's input", []string{"exec", made.ID, "--", "cat"}, terminal, ""},
+		{"a terminal is nobody's input", []string{"exec", made.ID, "--", "cat"}, w.inside, ""},
 		{"input that is to be left alone", []string{"exec", "-i=false", made.ID, "--", "cat"}, endless, ""},
 		{"the program itself", []string{"run", "-l", "bash", "-"}, strings.NewReader("echo of a program; cat"), "of a program\n"},
 	} {
@@ -246,44 +252,128 @@ func TestInputIsPassedWhereItIsRedirected(t *testing.T) {
 	}
 }
 
+// terminal is one that somebody watches.
+type terminal struct {
+	inside, outside *os.File
+	told            string
+}
+
+func newTerminal(t *testing.T) *terminal {
+	t.Helper()
+	outside, inside, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { inside.Close(); outside.Close() })
+	return &terminal{inside: inside, outside: outside}
+}
+
+// until reads until the terminal has shown all the words, in any order.
+func (w *terminal) until(t *testing.T, words ...string) {
+	t.Helper()
+	piece := make([]byte, 4096)
+	for slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(w.told, word) }) {
+		n, err := w.outside.Read(piece)
+		if err != nil {
+			t.Fatalf("%v after %q", err, w.told)
+		}
+		w.told += string(piece[:n])
+	}
+}
+
+// end gives all that was shown once nobody writes there any more.
+func (w *terminal) end() string {
+	w.inside.Close()
+	rest, _ := io.ReadAll(w.outside)
+	return w.told + string(rest)
+}
+
+const cleared = "\r\x1b[K"
+
 func TestWaitingForAnImageIsShownOnATerminalAlone(t *testing.T) {
 	r := newHub(t)
 	s := r.server(t, "")
 	image := r.push(t, "slow:1", picture(t, v1.Config{}))
 	hold := make(chan struct{})
 	r.holdBlobs(hold)
-	outside, terminal, err := pty.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer outside.Close()
+	w := newTerminal(t)
 	args := []string{"run", "-l", "bash", "--image", image, "-c", "say"}
 	watched, alone := s.outpostCommand(args...), s.outpostCommand(args...)
-	watched.Stderr = terminal
+	watched.Stderr = w.inside
 	ends := make(chan ended)
 	for _, cmd := range []*exec.Cmd{watched, alone} {
 		go func() { ends <- finish(t, cmd) }()
 	}
-	told, waits := "", false
-	piece := make([]byte, 4096)
-	for !waits {
-		n, err := outside.Read(piece)
-		if err != nil {
-			t.Fatalf("%v after %q", err, told)
-		}
-		told += string(piece[:n])
-		waits = strings.Contains(told, image+" is being made")
-	}
+	w.until(t, image+" is being made")
 	close(hold)
 	for range 2 {
 		if e := <-ends; e.code != 0 || !strings.Contains(e.stdout, "true") || e.stderr != "" {
 			t.Errorf("exit %d\n%s%s", e.code, e.stdout, e.stderr)
 		}
 	}
-	terminal.Close()
-	rest, _ := io.ReadAll(outside)
-	if told += string(rest); !strings.HasSuffix(told, "\r\x1b[K") {
+	if told := w.end(); !strings.HasSuffix(told, cleared) {
 		t.Errorf("the line stays: %q", told)
+	}
+}
+
+func TestMakingAnImageIsShownOnATerminalAlone(t *testing.T) {
+	r := newHub(t)
+	s := r.server(t, "")
+	image := r.push(t, "app:1", picture(t, v1.Config{}))
+	w := newTerminal(t)
+	watched := s.outpostCommand("image", "pull", image)
+	watched.Stderr = w.inside
+	for _, cmd := range []*exec.Cmd{watched, s.outpostCommand("image", "pull", image)} {
+		if e := finish(t, cmd); e.code != 0 || !strings.HasPrefix(e.stdout, "sha256:") || e.stderr != "" {
+			t.Errorf("exit %d\n%s%s", e.code, e.stdout, e.stderr)
+		}
+	}
+	if told := w.end(); !strings.Contains(told, image+": download") || !strings.HasSuffix(told, cleared) {
+		t.Errorf("shown: %q", told)
+	}
+}
+
+func TestAServerInATerminalShowsWhatItPrepares(t *testing.T) {
+	r := newHub(t)
+	onThisHost(t)
+	image := r.push(t, "slow:1", picture(t, v1.Config{}))
+	hold := make(chan struct{})
+	defer close(hold)
+	r.holdBlobs(hold)
+	dir, err := os.MkdirTemp(work, "data-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "outpost.yaml")
+	text := fmt.Sprintf("images: {bash: %q, python: '', node: '', go: '', rust: '', allow_private_registries: [%q]}\n", image, r.host)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := newTerminal(t)
+	cmd := exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--config", config)
+	cmd.Stderr = w.inside
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.until(t, cleared+image+": ", "outpost ready on http://")
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, w.end())
+	}
+	told := w.end()
+	for i := range len(told) {
+		if before, is := told[:i], strings.HasPrefix(told[i:], "time="); is && i > 0 && !strings.HasSuffix(before, cleared) && !strings.HasSuffix(before, "\n") {
+			t.Errorf("a line of the log and the progress are one: %q", told)
+			break
+		}
+	}
+	if out, err := exec.Command(binary, "doctor", "--leaks", "--data-dir", dir).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if err := removeBelow(dir); err != nil {
+		t.Error(err)
 	}
 }
 
