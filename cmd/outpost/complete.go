@@ -66,8 +66,6 @@ func sandboxes(fits func(sandbox.Sandbox) bool) offer {
 
 func anySandbox(sandbox.Sandbox) bool { return true }
 
-func statefulSandbox(s sandbox.Sandbox) bool { return s.Mode == sandbox.Stateful }
-
 func runningStateful(s sandbox.Sandbox) bool {
 	return s.Mode == sandbox.Stateful && s.Status == sandbox.Running
 }
