@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"outpost.run/outpost/sandbox"
 )
@@ -167,16 +168,34 @@ func TestJSONOfAResultHasTheProgramsExitCode(t *testing.T) {
 	}
 }
 
-// Every flag of the kind is the one of the root: a command with its own would print by itself.
+// look shows f each command that people see.
+func look(cmd *cobra.Command, f func(*cobra.Command)) {
+	f(cmd)
+	for _, c := range cmd.Commands() {
+		if !c.Hidden {
+			look(c, f)
+		}
+	}
+}
+
+// A command with a flag of its own would print by itself.
 func TestOneFlagMakesJSONOfAllCommands(t *testing.T) {
-	var look func(*cobra.Command)
-	look = func(cmd *cobra.Command) {
+	look(rootCommand(), func(cmd *cobra.Command) {
 		if cmd.HasParent() && cmd.LocalNonPersistentFlags().Lookup(jsonFlag) != nil {
 			t.Errorf("%s has a flag --json of its own", cmd.CommandPath())
 		}
-		for _, c := range cmd.Commands() {
-			look(c)
+	})
+}
+
+func TestEveryCommandAndFlagSaysWhatItIs(t *testing.T) {
+	look(rootCommand(), func(cmd *cobra.Command) {
+		if cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") {
+			t.Errorf("%s says of itself %q: want words without a full stop", cmd.CommandPath(), cmd.Short)
 		}
-	}
-	look(rootCommand())
+		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			if f.Usage == "" || strings.HasSuffix(f.Usage, ".") {
+				t.Errorf("%s --%s says of itself %q: want words without a full stop", cmd.CommandPath(), f.Name, f.Usage)
+			}
+		})
+	})
 }

@@ -109,6 +109,11 @@ func imageRefresh(at *imageStore, use, short, example string) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Example: example, Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, refs []string) error {
+			for _, ref := range refs {
+				if strings.HasPrefix(use, "build") && !strings.HasPrefix(ref, "deb:") {
+					return wrongUsage("%s: images are built of Debian packages alone (deb:SUITE?include=a,b); to fetch one, use outpost image pull", ref)
+				}
+			}
 			s, err := at.open()
 			if err != nil {
 				return err
@@ -118,9 +123,6 @@ func imageRefresh(at *imageStore, use, short, example string) *cobra.Command {
 			defer how.end()
 			done := []imageName{}
 			for _, ref := range refs {
-				if strings.HasPrefix(use, "build") && !strings.HasPrefix(ref, "deb:") {
-					return wrongUsage("%s: images are built of Debian packages alone (deb:SUITE?include=a,b); to fetch one, use outpost image pull", ref)
-				}
 				img, err := s.Refresh(cmd.Context(), ref, how.ofImage)
 				if err != nil {
 					how.end()

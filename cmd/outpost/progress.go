@@ -140,10 +140,10 @@ func (p *progress) end() {
 	p.clear()
 }
 
-// onTerminal says whether somebody looks.
+// onTerminal says whether somebody looks, at a terminal that can draw over a line.
 func onTerminal(w io.Writer) bool {
 	f, is := w.(*os.File)
-	return is && term.IsTerminal(int(f.Fd()))
+	return is && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
 }
 
 const (

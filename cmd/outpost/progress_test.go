@@ -28,6 +28,7 @@ func openTerminal(t *testing.T, columns uint16) (inside, outside *os.File) {
 // shown is what a terminal was told while it was written to.
 func shown(t *testing.T, columns uint16, write func(w *os.File)) string {
 	t.Helper()
+	t.Setenv("TERM", "xterm")
 	inside, outside := openTerminal(t, columns)
 	write(inside)
 	inside.Close()

@@ -31,7 +31,7 @@ type ended struct {
 // outpostCommand is the command line beside the server.
 func (s *server) outpostCommand(args ...string) *exec.Cmd {
 	cmd := exec.Command(binary, args...)
-	cmd.Env = append(os.Environ(), "OUTPOST_DATA_DIR="+s.dir, "OUTPOST_TOKEN="+adminToken)
+	cmd.Env = append(os.Environ(), "OUTPOST_DATA_DIR="+s.dir, "OUTPOST_TOKEN="+adminToken, "TERM=xterm")
 	return cmd
 }
 
@@ -180,6 +180,59 @@ func TestEveryCommandPrintsJSONForPrograms(t *testing.T) {
 				t.Errorf("%v: %s", err, line)
 			}
 		}
+	}
+}
+
+func TestEventsForProgramsAreLinesOfJSON(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	cmd := shared.outpostCommand("events", "--json", "--since", "0", made.ID)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadBytes('\n') // it comes while the command runs on
+	var e sandbox.Event
+	if err == nil {
+		err = json.Unmarshal(line, &e)
+	}
+	if err != nil || e.SandboxID != made.ID {
+		t.Errorf("%v: %s", err, line)
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("who stops looking has seen what there is: %v", err)
+	}
+}
+
+func TestTheDemosAnswersAreForProgramsToo(t *testing.T) {
+	onThisHost(t)
+	dir, err := os.MkdirTemp(work, "data-")
+	if err == nil {
+		err = linkImages(filepath.Join(dir, "images"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := finish(t, exec.Command(binary, "demo", "--json", "--data-dir", dir))
+	var both struct {
+		Sandbox sandbox.Sandbox
+		Result  sandbox.ExecResult
+	}
+	err = json.Unmarshal([]byte(e.stdout), &both)
+	if err != nil || e.code != 0 || both.Result.SandboxID != both.Sandbox.ID || !strings.Contains(both.Result.Stdout, "Hello from Python") || strings.Contains(e.stderr, cleared) {
+		t.Errorf("exit %d, %v\n%s%s", e.code, err, e.stdout, e.stderr)
+	}
+	if out, err := exec.Command(binary, "doctor", "--leaks", "--data-dir", dir).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if err := removeBelow(dir); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -351,7 +404,7 @@ func TestAServerInATerminalShowsWhatItPrepares(t *testing.T) {
 	}
 	w := newTerminal(t)
 	cmd := exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--config", config)
-	cmd.Stderr = w.inside
+	cmd.Stderr, cmd.Env = w.inside, append(os.Environ(), "TERM=xterm")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
