@@ -9,13 +9,16 @@ AGENT := internal/engine/container/agent.bin
 GUEST := internal/engine/microvm/guest.bin
 GO_FILES := $(shell git ls-files --cached --others --exclude-standard -- '*.go' '*.s' '*.sql' '*.html') go.mod go.sum
 
-.PHONY: help tools build check lint test test-unit test-kernels test-microvm demo corpus bench clean
+.PHONY: help tools test-tools build man check lint test test-unit test-kernels test-microvm demo corpus bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 tools: ## install what building and testing need (by apt, only what is missing)
 	@scripts/install-tools
+
+test-tools: # and what the examples' tests run, too
+	@scripts/install-tools tests
 
 build: bin/outpost ## bin/outpost, static, with the in-sandbox agent inside
 
@@ -30,6 +33,9 @@ $(GUEST): $(AGENT) $(GO_FILES)
 bin/outpost: $(AGENT) $(GUEST) $(GO_FILES)
 	go build -trimpath -ldflags="-s -w" -o $@ ./cmd/outpost
 
+man: bin/outpost ## the manual pages, into bin/man
+	@bin/outpost man bin/man
+
 lint: $(AGENT) $(GUEST) ## gofmt, go vet, staticcheck, go.mod
 	@bad="$$(gofmt -l $$(git ls-files --cached --others --exclude-standard -- '*.go'))"; \
 	  [ -z "$$bad" ] || { echo "gofmt -w these:"; echo "$$bad"; exit 1; }
@@ -41,7 +47,7 @@ lint: $(AGENT) $(GUEST) ## gofmt, go vet, staticcheck, go.mod
 check: tools build lint ## lint and the quick tests: what to run before each commit
 	go test -short -json ./... | go run ./test/summary
 
-test: tools build lint ## everything: all tests, end-to-end ones and other kernels included
+test: test-tools build lint ## everything: all tests, end-to-end ones and other kernels included
 	go test -timeout 25m -json ./... | go run ./test/summary
 	$(MAKE) --no-print-directory test-kernels
 	$(MAKE) --no-print-directory test-microvm

@@ -29,6 +29,7 @@ const (
 	oneWay    = "the use cases know interfaces, not who implements them"
 	anyClient = "clients take the vocabulary and nothing of the server"
 	testing_  = "a tool of the tests"
+	asAnybody = "an example shows what anybody can do without our code"
 )
 
 // rooms is the table of ARCHITECTURE.md. A room without a row fails, and so does a row without a room.
@@ -91,6 +92,8 @@ var rooms = map[string]room{
 	"internal/network/inside":      {imports: []string{"internal/engine", "internal/host", "internal/host/netns", "sandbox"}, why: lowest},
 	"internal/network/networktest": {imports: []string{"internal/host/netns"}, why: testing_},
 	"internal/host/hosttest":       {imports: []string{"internal/host"}, why: "the only fake"},
+
+	"examples/agent-tool/go": {stdOnly: true, why: asAnybody},
 
 	"test/corpus":        {imports: []string{"client", "sandbox"}, why: testing_},
 	"test/kernels":       {imports: []string{"test/kernels/cache", "test/kernels/plan", "internal/engine/microvm", "internal/guestos", "internal/image", "internal/image/imagetest"}, why: testing_},

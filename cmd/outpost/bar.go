@@ -3,11 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-	"strings"
 	"time"
-
-	"golang.org/x/term"
 )
 
 // bar shows how far a copy is, on a terminal; elsewhere nothing.
@@ -21,9 +17,8 @@ type bar struct {
 }
 
 const (
-	redraw   = 100 * time.Millisecond
-	barWidth = 30
-	quick    = 300 * time.Millisecond // what is over sooner shows no bar
+	redraw = 100 * time.Millisecond
+	quick  = 300 * time.Millisecond // what is over sooner shows no bar
 )
 
 func newBar(w io.Writer, name string, size int64) *bar {
@@ -32,12 +27,6 @@ func newBar(w io.Writer, name string, size int64) *bar {
 		b.w = w
 	}
 	return b
-}
-
-// onTerminal says whether somebody looks.
-func onTerminal(w io.Writer) bool {
-	f, is := w.(*os.File)
-	return is && term.IsTerminal(int(f.Fd()))
 }
 
 // reading passes a reader through and counts.
@@ -62,12 +51,10 @@ func (c counting) Read(p []byte) (int, error) {
 func (b *bar) draw() {
 	speed := float64(b.n) / time.Since(b.began).Seconds()
 	if b.size <= 0 {
-		fmt.Fprintf(b.w, "\r\x1b[K%s  %s  %s/s", printable(b.name), inUnits(float64(b.n)), inUnits(speed))
+		drawLine(b.w, fmt.Sprintf("%s  %s  %s/s", printable(b.name), inUnits(float64(b.n)), inUnits(speed)))
 		return
 	}
-	full := int(min(1, float64(b.n)/float64(b.size)) * barWidth)
-	fmt.Fprintf(b.w, "\r\x1b[K%s  [%s%s] %3.0f%%  %s of %s  %s/s", printable(b.name), strings.Repeat("#", full), strings.Repeat("-", barWidth-full),
-		100*float64(b.n)/float64(b.size), inUnits(float64(b.n)), inUnits(float64(b.size)), inUnits(speed))
+	drawLine(b.w, fmt.Sprintf("%s  %s  %s of %s  %s/s", printable(b.name), gauge(b.n, b.size), inUnits(float64(b.n)), inUnits(float64(b.size)), inUnits(speed)))
 }
 
 func (b *bar) end() {

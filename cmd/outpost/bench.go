@@ -31,7 +31,6 @@ type benchFlags struct {
 	seconds   int
 	machines  int
 	full      bool
-	json      bool
 }
 
 func benchCommand() *cobra.Command {
@@ -66,7 +65,6 @@ func (b *benchFlags) flags(cmd *cobra.Command) {
 	f.IntVar(&b.seconds, "seconds", 20, "length of the open loop; each side of a closed one has half")
 	f.IntVar(&b.machines, "machines", 50, "idle machines of the group density")
 	f.BoolVar(&b.full, "full", false, "1,000 runs, 60 seconds and 1,000 idle machines, unless they are given")
-	f.BoolVar(&b.json, "json", false, "print the figures as JSON")
 }
 
 func benchGroups() string {
@@ -96,10 +94,7 @@ func (b *benchFlags) run(cmd *cobra.Command) (err error) {
 	defer func() { err = errors.Join(err, bare.close()) }()
 	o.Bare = bare.command
 	report, err := bench.Run(cmd.Context(), o)
-	if b.json {
-		return errors.Join(err, printJSON(cmd.OutOrStdout(), report))
-	}
-	return errors.Join(err, printReport(cmd.OutOrStdout(), report))
+	return errors.Join(err, printAnswer(cmd, report, func(w io.Writer) error { return printReport(w, report) }))
 }
 
 func (b *benchFlags) options(cmd *cobra.Command) (o bench.Options, err error) {
@@ -108,7 +103,7 @@ func (b *benchFlags) options(cmd *cobra.Command) (o bench.Options, err error) {
 			*given = full
 		}
 		if *given < 1 {
-			err = errors.Join(err, fmt.Errorf("--%s must be at least 1", name))
+			err = errors.Join(err, wrongUsage("--%s must be at least 1", name))
 		}
 	}
 	size("runs", &b.runs, 1000)
@@ -121,7 +116,7 @@ func (b *benchFlags) options(cmd *cobra.Command) (o bench.Options, err error) {
 	}
 	for _, name := range b.only {
 		if !slices.Contains(o.Groups, name) {
-			err = errors.Join(err, fmt.Errorf("--only %s: there is no such group; outpost bench --help lists them", name))
+			err = errors.Join(err, wrongUsage("--only %s: there is no such group; outpost bench --help lists them", name))
 		}
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"outpost.run/outpost/sandbox"
 )
 
 // outpost runs the command line against a server with one answer, as main does.
@@ -25,11 +31,10 @@ func outpost(t *testing.T, status int, answer string, args ...string) (code int,
 	t.Setenv("OUTPOST_TOKEN", "secret")
 	var out, log bytes.Buffer
 	cmd := rootCommand()
-	cmd.SetArgs(args)
 	cmd.SetIn(strings.NewReader("from stdin"))
 	cmd.SetOut(&out)
 	cmd.SetErr(&log)
-	code = exitCode(&log, cmd.ExecuteContext(t.Context()))
+	code = execute(t.Context(), cmd, args)
 	return code, out.String(), log.String(), request
 }
 
@@ -38,7 +43,8 @@ func TestRunPassesOutputAndExitCodeThrough(t *testing.T) {
 	if err := os.WriteFile(file, []byte("exit 7"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	answer := `{"stdout":"/w==","stderr":"b2gK","exit_code":7,"termination_reason":"exited"}`
+	answer := "event: stdout\ndata: {\"offset\":0,\"base64\":\"/w==\"}\n\nevent: stderr\ndata: {\"offset\":0,\"text\":\"oh\\n\"}\n\n" +
+		"event: exit\ndata: {\"exit_code\":7,\"termination_reason\":\"exited\"}\n\n"
 	code, out, log, req := outpost(t, 200, answer, "run", "-i", file, "--flag", "of the program")
 	if code != 7 || out != "\xff" || log != "oh\n" {
 		t.Errorf("code %d, stdout %q, stderr %q", code, out, log)
@@ -97,4 +103,99 @@ func TestTheLocalTokenGoesToNoOtherAddress(t *testing.T) {
 	if _, err := (connection{dataDir: dir, url: "http://127.0.0.1:2"}).open(); err == nil {
 		t.Error("another address was given the local token")
 	}
+}
+
+// A program's code may be any: what goes wrong beside it must not look like one.
+func TestExitCodesTellWhoseFailureItIs(t *testing.T) {
+	refused := `{"error":{"code":"not_found","message":"there is no such sandbox","request_id":"req_1"}}`
+	for _, tc := range []struct {
+		name string
+		args []string
+		want int
+	}{
+		{"the server refuses", []string{"ls"}, exitFailed},
+		{"the server refuses an exec", []string{"exec", "-c", "x", "sb_1"}, exitOwn},
+		{"a flag that there is not", []string{"ls", "--bogus"}, exitUsage},
+		{"too many arguments", []string{"ls", "x"}, exitUsage},
+		{"a command that there is not", []string{"lss"}, exitUsage},
+		{"a command of a group that there is not", []string{"image", "bogus"}, exitUsage},
+		{"arguments that fit to nothing", []string{"cp", "a", "b"}, exitUsage},
+		{"a flag that run has not", []string{"run", "--bogus"}, exitOwn},
+		{"run without a program", []string{"run"}, exitOwn},
+		{"a group alone shows its help", []string{"image"}, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if code, out, log, _ := outpost(t, 404, refused, tc.args...); code != tc.want {
+				t.Errorf("%v: exit %d, want %d\n%s%s", tc.args, code, tc.want, out, log)
+			}
+		})
+	}
+}
+
+func TestWithJSONErrorsAreForPrograms(t *testing.T) {
+	refused := `{"error":{"code":"invalid_request","message":"one fault","request_id":"req_1","details":[{"field":"name","reason":"too long"}]}}`
+	for _, tc := range []struct {
+		name string
+		args []string
+		code int
+		want string // a part of it
+	}{
+		{"the server's are as it told them", []string{"create", "python", "--json"}, exitFailed, `"code":"invalid_request","message":"one fault"`},
+		{"with their fields", []string{"create", "--json", "python"}, exitFailed, `"details":[{"field":"name","reason":"too long"}]`},
+		{"each of several has its id", []string{"rm", "--json", "sb_1"}, exitFailed, `"id":"sb_1"`},
+		{"wrong usage before the flag", []string{"ls", "--bogus", "--json"}, exitUsage, `"code":"wrong_usage"`},
+		{"a program's call", []string{"run", "--json", "-c", "x"}, exitOwn, `"code":"invalid_request"`},
+		{"what isn't the server's", []string{"run", "--json", "/no/such/file.py"}, exitOwn, `"code":"failed"`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			code, _, log, _ := outpost(t, 422, refused, tc.args...)
+			var read struct{ Error sandbox.ErrorBody }
+			if err := json.Unmarshal([]byte(log), &read); err != nil || read.Error.Message == "" || code != tc.code || !strings.Contains(log, tc.want) {
+				t.Errorf("%v: exit %d, want %d; %v; it lacks %s:\n%s", tc.args, code, tc.code, err, tc.want, log)
+			}
+		})
+	}
+}
+
+func TestJSONOfAResultHasTheProgramsExitCode(t *testing.T) {
+	code, out, _, req := outpost(t, 200, `{"stdout":"hi\n","exit_code":7}`, "run", "--json", "-c", "x")
+	var r sandbox.ExecResult
+	if err := json.Unmarshal([]byte(out), &r); err != nil || r.Stdout != "hi\n" || code != 7 {
+		t.Errorf("exit %d, %v: %s", code, err, out)
+	}
+	if !strings.Contains(req, `"output_encoding":"utf8"`) {
+		t.Errorf("request %s", req)
+	}
+}
+
+// look shows f each command that people see.
+func look(cmd *cobra.Command, f func(*cobra.Command)) {
+	f(cmd)
+	for _, c := range cmd.Commands() {
+		if !c.Hidden {
+			look(c, f)
+		}
+	}
+}
+
+// A command with a flag of its own would print by itself.
+func TestOneFlagMakesJSONOfAllCommands(t *testing.T) {
+	look(rootCommand(), func(cmd *cobra.Command) {
+		if cmd.HasParent() && cmd.LocalNonPersistentFlags().Lookup(jsonFlag) != nil {
+			t.Errorf("%s has a flag --json of its own", cmd.CommandPath())
+		}
+	})
+}
+
+func TestEveryCommandAndFlagSaysWhatItIs(t *testing.T) {
+	look(rootCommand(), func(cmd *cobra.Command) {
+		if cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") {
+			t.Errorf("%s says of itself %q: want words without a full stop", cmd.CommandPath(), cmd.Short)
+		}
+		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			if f.Usage == "" || strings.HasSuffix(f.Usage, ".") {
+				t.Errorf("%s --%s says of itself %q: want words without a full stop", cmd.CommandPath(), f.Name, f.Usage)
+			}
+		})
+	})
 }

@@ -40,7 +40,7 @@ A - is standard input or output.`,
 			x := copying{c: c, cmd: cmd}
 			switch {
 			case there == back:
-				return errors.New("one of FROM and TO must be in a sandbox, as ID:PATH")
+				return wrongUsage("one of FROM and TO must be in a sandbox, as ID:PATH")
 			case back:
 				return x.in(args[0], to)
 			}
@@ -48,6 +48,7 @@ A - is standard input or output.`,
 		},
 	}
 	at.flags(cmd)
+	cmd.ValidArgsFunction = completeCopy(&at)
 	return cmd
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,14 +24,14 @@ type createFlags struct {
 func createCommand() *cobra.Command {
 	var at connection
 	var c createFlags
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "create [flags] LANGUAGE",
 		Short: "Create a sandbox and print its id",
 		Example: `  id=$(outpost create --stateful python) && outpost exec "$id" step.py
   outpost create --stateful --port 8000 --ttl-secs 3600 node
   outpost create --egress allow --allow '*.example.com:443' python`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: cobra.FixedCompletions(values["language"], cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := c.request(cmd, args[0])
 			if err != nil {
@@ -43,7 +42,7 @@ func createCommand() *cobra.Command {
 				return err
 			}
 			var s sandbox.Sandbox
-			err = awaitingImage(cmd, r.CreateWaitSecs, func(secs *int) (err error) {
+			err = awaitingImage(newProgress(cmd.ErrOrStderr()), r.CreateWaitSecs, func(secs *int) (err error) {
 				r.CreateWaitSecs = secs
 				s, err = to.Create(cmd.Context(), r)
 				return err
@@ -51,22 +50,12 @@ func createCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return showSandbox(cmd, s, asJSON)
+			return printLine(cmd, s, s.ID)
 		},
 	}
 	at.flags(cmd)
 	c.flags(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the whole answer")
 	return cmd
-}
-
-// showSandbox prints the id, or all of it.
-func showSandbox(cmd *cobra.Command, s sandbox.Sandbox, asJSON bool) error {
-	if asJSON {
-		return printJSON(cmd.OutOrStdout(), s)
-	}
-	_, err := fmt.Fprintln(cmd.OutOrStdout(), s.ID)
-	return err
 }
 
 func (c *createFlags) flags(cmd *cobra.Command) {
@@ -75,14 +64,14 @@ func (c *createFlags) flags(cmd *cobra.Command) {
 	f.BoolVar(&c.stateful, "stateful", false, "keep files and processes between execs")
 	f.StringVar(&c.name, "name", "", "a name for people")
 	f.StringArrayVar(&c.labels, "label", nil, "KEY:VALUE; may be repeated")
-	f.StringArrayVarP(&c.env, "env", "e", nil, "NAME=VALUE; may be repeated")
+	f.StringArrayVarP(&c.env, "env", "e", nil, envHelp)
 	f.StringVar(&c.user, "user", "", "user to run as: name, uid or uid:gid")
 	f.StringVar(&c.dir, "working-dir", "", "absolute folder to run in")
 	f.IntVar(&c.memoryMB, "memory-mb", 0, "memory limit in MiB")
 	f.Float64Var(&c.cpuCores, "cpu-cores", 0, "CPU limit in cores, may be fractional")
 	f.IntVar(&c.pids, "pids", 0, "limit of processes and threads")
 	f.IntVar(&c.diskMB, "disk-mb", 0, "limit of written files in MiB")
-	f.IntVar(&c.timeout, "timeout-ms", 0, "limit of one exec")
+	f.IntVar(&c.timeout, "timeout-ms", 0, "time limit of one exec in milliseconds")
 	f.StringArrayVarP(&c.ports, "port", "p", nil, "GUEST[:HOST][/udp], a port to publish; may be repeated")
 	f.IntVar(&c.ttlSecs, "ttl-secs", 0, "delete it so long after its creation")
 	f.IntVar(&c.idleSecs, "idle-timeout-secs", 0, "delete it so long after its last use")
@@ -116,14 +105,11 @@ func (c *createFlags) request(cmd *cobra.Command, language string) (sandbox.Crea
 		}
 		r.Security.User = user
 	}
-	for _, e := range c.env {
-		k, v, _ := strings.Cut(e, "=")
-		r.Env = append(r.Env, [2]string{k, v})
-	}
+	r.Env = variables(c.env)
 	for _, l := range c.labels {
 		k, v, pair := strings.Cut(l, ":")
 		if _, twice := r.Labels[k]; !pair || twice {
-			return r, fmt.Errorf("--label %s: want KEY:VALUE, each key once", l)
+			return r, wrongUsage("--label %s: want KEY:VALUE, each key once", l)
 		}
 		if r.Labels == nil {
 			r.Labels = map[string]string{}

@@ -35,7 +35,7 @@ type check struct {
 }
 
 func doctorCommand() *cobra.Command {
-	var asJSON, leaks bool
+	var leaks bool
 	var dataDir string
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -44,17 +44,13 @@ func doctorCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if leaks {
-				return reportLeaks(cmd.Context(), cmd.OutOrStdout(), cmp.Or(dataDir, os.Getenv("OUTPOST_DATA_DIR"), client.DefaultDataDir), asJSON)
+				return reportLeaks(cmd, cmp.Or(dataDir, os.Getenv("OUTPOST_DATA_DIR"), client.DefaultDataDir))
 			}
 			engines := []finding{ofEngine(container.Probe(cmd.Context())), ofEngine(microvm.Probe(cmd.Context(), monitorOf(config.MicroVM{VMM: "firecracker"})))}
 			images, net := ofImages(cmd.Context()), ofNetwork()
-			out := cmd.OutOrStdout()
-			var err error
-			if asJSON {
-				err = printJSON(out, map[string]any{"engines": engines, "images": images, "network": net})
-			} else {
-				err = printFindings(out, append(engines, images, net))
-			}
+			err := printAnswer(cmd, map[string]any{"engines": engines, "images": images, "network": net}, func(w io.Writer) error {
+				return printFindings(w, append(engines, images, net))
+			})
 			if err != nil {
 				return err
 			}
@@ -68,7 +64,6 @@ func doctorCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&leaks, "leaks", false, "list what carries the mark of --data-dir and belongs to no sandbox; exit 1 if anything")
 	cmd.Flags().StringVar(&dataDir, "data-dir", "", "data directory whose leaks to look for (OUTPOST_DATA_DIR; else "+client.DefaultDataDir+")")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	return cmd
 }
 

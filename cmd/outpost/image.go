@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,11 +37,11 @@ func (s imageStore) open() (*image.Store, error) {
 
 func imageCommand() *cobra.Command {
 	var at imageStore
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "image",
 		Short: "List, make and remove what machines start from",
 		Long:  `Works on the image store of a data directory on this host, whether a server runs on it or not.`,
-	}
+	})
 	cmd.PersistentFlags().StringVar(&at.config, "config", "", "the server's configuration file, for images.private")
 	cmd.PersistentFlags().StringVar(&at.dataDir, "data-dir", "", "data directory (OUTPOST_DATA_DIR; else "+client.DefaultDataDir+")")
 	cmd.AddCommand(imageList(&at), imageRemove(&at), imagePrune(&at),
@@ -49,8 +50,37 @@ func imageCommand() *cobra.Command {
 	return cmd
 }
 
+// imageRow is an image as programs read it.
+type imageRow struct {
+	Ref       string    `json:"reference"`
+	Digest    string    `json:"digest"`
+	SizeBytes int64     `json:"size_bytes"`
+	CreatedAt time.Time `json:"created_at"`
+	UsedAt    time.Time `json:"used_at"`
+	Private   bool      `json:"private"` // pulled with the host's credentials
+}
+
+// imageName is an image that a command was done with.
+type imageName struct {
+	Ref    string `json:"reference"`
+	Digest string `json:"digest,omitempty"`
+}
+
+// printImages prints a line each, to programs an array.
+func printImages(cmd *cobra.Command, all []imageName) error {
+	return printAnswer(cmd, all, func(w io.Writer) error {
+		for _, i := range all {
+			line := i.Ref
+			if i.Digest != "" {
+				line = i.Digest + "  " + i.Ref
+			}
+			fmt.Fprintln(w, line)
+		}
+		return nil
+	})
+}
+
 func imageList(at *imageStore) *cobra.Command {
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List the images that are ready", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -63,26 +93,15 @@ func imageList(at *imageStore) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			type row struct {
-				Ref       string    `json:"reference"`
-				Digest    string    `json:"digest"`
-				SizeBytes int64     `json:"size_bytes"`
-				CreatedAt time.Time `json:"created_at"`
-				UsedAt    time.Time `json:"used_at"`
-				Private   bool      `json:"private"` // pulled with the host's credentials
-			}
-			rows, cells := []row{}, [][]string{}
+			rows := []imageRow{}
 			for _, i := range all {
-				rows = append(rows, row(i))
-				cells = append(cells, []string{i.Ref, fmt.Sprintf("%.19s", i.Digest), megabytes(i.SizeBytes), age(i.CreatedAt), age(i.UsedAt)})
+				rows = append(rows, imageRow(i))
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), rows)
-			}
-			return table(cmd.OutOrStdout(), []string{"REFERENCE", "DIGEST", "SIZE", "MADE", "USED"}, cells)
+			return printList(cmd, rows, []string{"REFERENCE", "DIGEST", "SIZE", "MADE", "USED"}, func(r imageRow) []string {
+				return []string{r.Ref, fmt.Sprintf("%.19s", r.Digest), megabytes(r.SizeBytes), age(r.CreatedAt), age(r.UsedAt)}
+			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the whole rows")
 	return cmd
 }
 
@@ -90,62 +109,55 @@ func imageRefresh(at *imageStore, use, short, example string) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Example: example, Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, refs []string) error {
+			for _, ref := range refs {
+				if strings.HasPrefix(use, "build") && !strings.HasPrefix(ref, "deb:") {
+					return wrongUsage("%s: images are built of Debian packages alone (deb:SUITE?include=a,b); to fetch one, use outpost image pull", ref)
+				}
+			}
 			s, err := at.open()
 			if err != nil {
 				return err
 			}
 			defer s.Close()
+			how := newProgress(cmd.ErrOrStderr())
+			defer how.end()
+			done := []imageName{}
 			for _, ref := range refs {
-				if strings.HasPrefix(use, "build") && !strings.HasPrefix(ref, "deb:") {
-					return fmt.Errorf("%s: images are built of Debian packages alone (deb:SUITE?include=a,b); to fetch one, use outpost image pull", ref)
-				}
-				img, err := s.Refresh(cmd.Context(), ref, progressLines(cmd.ErrOrStderr()))
+				img, err := s.Refresh(cmd.Context(), ref, how.ofImage)
 				if err != nil {
-					return err
+					how.end()
+					return errors.Join(printImages(cmd, done), err)
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", img.Digest, img.Ref)
+				done = append(done, imageName{img.Ref, img.Digest})
 			}
-			return nil
+			how.end()
+			return printImages(cmd, done)
 		},
-	}
-}
-
-// progressLines writes a line for each phase, and within one at most one a second.
-func progressLines(w io.Writer) func(image.Progress) {
-	var last image.Progress
-	var said time.Time
-	return func(p image.Progress) {
-		if p.Phase == last.Phase && p.Ref == last.Ref && (p.Done != p.Total || p == last) && time.Since(said) < time.Second {
-			return
-		}
-		last, said = p, time.Now()
-		if p.Total > 0 {
-			fmt.Fprintf(w, "%s: %s %d of %d\n", p.Ref, p.Phase, p.Done, p.Total)
-		} else {
-			fmt.Fprintf(w, "%s: %s\n", p.Ref, p.Phase)
-		}
 	}
 }
 
 func imageRemove(at *imageStore) *cobra.Command {
 	return &cobra.Command{
-		Use: "rm REFERENCE...", Short: "Remove images, and layers that no other image has", Args: cobra.MinimumNArgs(1),
+		Use: "rm REFERENCE...", Short: "Remove images, and layers that no other image has", Args: cobra.MinimumNArgs(1), ValidArgsFunction: completeImages(at),
 		RunE: func(cmd *cobra.Command, refs []string) error {
 			s, err := at.open()
 			if err != nil {
 				return err
 			}
 			defer s.Close()
+			done := []imageName{}
 			for _, ref := range refs {
 				if _, ok := s.Get(ref); !ok {
-					return fmt.Errorf("there is no image %s: see \"outpost image ls\"", ref)
+					err = fmt.Errorf("there is no image %s: see \"outpost image ls\"", ref)
+				} else {
+					err = s.Remove(ref)
 				}
-				if err := s.Remove(ref); err != nil {
-					return err
+				if err != nil {
+					break
 				}
-				fmt.Fprintln(cmd.OutOrStdout(), ref)
+				done = append(done, imageName{Ref: ref})
 			}
-			return nil
+			return errors.Join(printImages(cmd, done), err)
 		},
 	}
 }
@@ -156,7 +168,7 @@ func imagePrune(at *imageStore) *cobra.Command {
 		Use: "prune", Short: "Remove the images unused for longest until the store fits a size", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !(budgetGB >= 0) || budgetGB > 1<<20 {
-				return fmt.Errorf("--store-gb %v: want a size in GiB, 0 or more", budgetGB)
+				return wrongUsage("--store-gb %v: want a size in GiB, 0 or more", budgetGB)
 			}
 			s, err := at.open()
 			if err != nil {
@@ -164,10 +176,11 @@ func imagePrune(at *imageStore) *cobra.Command {
 			}
 			defer s.Close()
 			removed, err := s.Prune(int64(budgetGB*(1<<30)), image.Spare{})
+			done := []imageName{}
 			for _, ref := range removed {
-				fmt.Fprintln(cmd.OutOrStdout(), ref)
+				done = append(done, imageName{Ref: ref})
 			}
-			return err
+			return errors.Join(printImages(cmd, done), err)
 		},
 	}
 	cmd.Flags().Float64Var(&budgetGB, "store-gb", 20, "size to fit, in GiB; 0 removes every image")

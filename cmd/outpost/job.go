@@ -12,10 +12,10 @@ import (
 )
 
 func jobCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "job",
 		Short: "Programs on the queue: they run at least once, whatever becomes of the server",
-	}
+	})
 	cmd.AddCommand(jobSubmitCommand(), jobLsCommand(), jobGetCommand(), jobLogsCommand(), jobCancelCommand(), jobKeyCommand())
 	return cmd
 }
@@ -54,18 +54,13 @@ func jobSubmitCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if p.json {
-				return printJSON(cmd.OutOrStdout(), j)
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), j.ID)
-			return err
+			return printLine(cmd, j, j.ID)
 		},
 	}
 	at.flags(cmd)
 	p.flags(cmd)
 	m.flags(cmd)
 	f := cmd.Flags()
-	f.Lookup("json").Usage = "print the whole job"
 	f.StringVar(&sandboxID, "sandbox", "", "run it in that sandbox instead of in a fresh machine")
 	f.IntVar(&attempts, "max-attempts", 1, "how often it is tried until it succeeds")
 	f.IntVar(&priority, "priority", 0, "-10 to 10; the highest begins first")
@@ -77,7 +72,7 @@ func jobSubmitCommand() *cobra.Command {
 func jobLsCommand() *cobra.Command {
 	var at connection
 	var o client.JobOptions
-	var asJSON, idsOnly bool
+	var idsOnly bool
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the jobs of the namespace",
@@ -91,33 +86,27 @@ func jobLsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out := cmd.OutOrStdout()
-			if asJSON {
-				return printJSON(out, append([]sandbox.Job{}, all...))
-			}
-			var rows [][]string
-			for _, j := range all {
-				if idsOnly {
-					fmt.Fprintln(out, j.ID)
+			if idsOnly && !asJSON(cmd) {
+				for _, j := range all {
+					fmt.Fprintln(cmd.OutOrStdout(), j.ID)
 				}
+				return nil
+			}
+			return printList(cmd, all, []string{"ID", "STATUS", "ATTEMPTS", "PRIORITY", "SANDBOX", "AGE"}, func(j sandbox.Job) []string {
 				where := "-"
 				if j.SandboxID != nil {
 					where = *j.SandboxID
 				}
-				rows = append(rows, []string{j.ID, string(j.Status), fmt.Sprintf("%d/%d", j.Attempts, j.MaxAttempts), strconv.Itoa(j.Priority), where, age(j.CreatedAt.Time)})
-			}
-			if idsOnly {
-				return nil
-			}
-			return table(out, []string{"ID", "STATUS", "ATTEMPTS", "PRIORITY", "SANDBOX", "AGE"}, rows)
+				return []string{j.ID, string(j.Status), fmt.Sprintf("%d/%d", j.Attempts, j.MaxAttempts), strconv.Itoa(j.Priority), where, age(j.CreatedAt.Time)}
+			})
 		},
 	}
 	at.flags(cmd)
 	f := cmd.Flags()
 	f.StringVar((*string)(&o.Status), "status", "", "only those: queued, running, succeeded, failed, cancelled, timed_out")
 	f.StringVar(&o.SandboxID, "sandbox", "", "only those in a sandbox")
-	f.BoolVarP(&idsOnly, "quiet", "q", false, "print ids only")
-	f.BoolVar(&asJSON, "json", false, "print the whole rows")
+	f.BoolVarP(&idsOnly, "quiet", "q", false, "print ids only, without --json")
+	_ = cmd.RegisterFlagCompletionFunc("status", cobra.FixedCompletions([]string{"queued", "running", "succeeded", "failed", "cancelled", "timed_out"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -145,8 +134,8 @@ func jobGetCommand() *cobra.Command {
 		},
 	}
 	at.flags(cmd)
+	cmd.ValidArgsFunction = completing(&at, -1, oneJob)
 	cmd.Flags().BoolVarP(&wait, "wait", "w", false, "wait until it has ended")
-	cmd.Flags().Bool("json", true, "for scripts that say it everywhere: the answer is JSON anyway")
 	return cmd
 }
 
@@ -157,7 +146,7 @@ func jobLogsCommand() *cobra.Command {
 		Use:   "logs [flags] ID",
 		Short: "Print the output of a job; with -f until it has ended, then exit with its program's code",
 		Args:  cobra.ExactArgs(1),
-		RunE: passingThrough(func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {
 				return err
@@ -175,21 +164,21 @@ func jobLogsCommand() *cobra.Command {
 			}
 			switch {
 			case j.Result != nil && j.Status != sandbox.JobCancelled:
-				return sayEnd(cmd, *j.Result)
+				return endOf(cmd, *j.Result)
 			case j.Error != nil:
 				return sandbox.Errorf(j.Error.Code, nil, "%s", j.Error.Message)
 			}
 			return fmt.Errorf("the job ended as %s", j.Status)
-		}),
+		},
 	}
 	at.flags(cmd)
+	cmd.ValidArgsFunction = completing(&at, -1, oneJob)
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the job has ended")
-	return cmd
+	return passesThrough(cmd)
 }
 
 func jobCancelCommand() *cobra.Command {
 	var at connection
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "cancel ID...",
 		Short: "Cancel jobs that wait, or kill the programs of those that run",
@@ -199,28 +188,16 @@ func jobCancelCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, id := range args {
-				j, err := c.CancelJob(cmd.Context(), id)
-				if err != nil {
-					return err
-				}
-				if asJSON {
-					if err := printJSON(cmd.OutOrStdout(), j); err != nil {
-						return err
-					}
-				}
-			}
-			return nil
+			return forAll(cmd, args, c.CancelJob)
 		},
 	}
 	at.flags(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the jobs")
+	cmd.ValidArgsFunction = completing(&at, -1, jobIDs(cancellable))
 	return cmd
 }
 
 func jobKeyCommand() *cobra.Command {
 	var at connection
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "callback-key",
 		Short: "Print the key that the namespace's callbacks are signed with",
@@ -234,14 +211,9 @@ func jobKeyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), sandbox.CallbackKey{Key: key})
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), key)
-			return err
+			return printLine(cmd, sandbox.CallbackKey{Key: key}, key)
 		},
 	}
 	at.flags(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	return cmd
 }

@@ -10,16 +10,16 @@ import (
 
 func keyCommand() *cobra.Command {
 	var at connection
-	cmd := &cobra.Command{Use: "key", Short: "Make, list and void API keys"}
+	cmd := group(&cobra.Command{Use: "key", Short: "Make, list and void API keys"})
 	at.flags(cmd)
 	cmd.AddCommand(keyCreate(&at), keyList(&at), &cobra.Command{
-		Use: "rm ID...", Short: "Make keys void", Args: cobra.MinimumNArgs(1),
+		Use: "rm ID...", Short: "Make keys void", Args: cobra.MinimumNArgs(1), ValidArgsFunction: completing(&at, -1, keyIDs),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			c, err := at.open()
 			if err != nil {
 				return err
 			}
-			return forEach(cmd.Context(), ids, cmd.OutOrStdout(), cmd.ErrOrStderr(), c.DeleteKey)
+			return forEach(cmd, ids, c.DeleteKey)
 		},
 	})
 	return cmd
@@ -28,7 +28,6 @@ func keyCommand() *cobra.Command {
 func keyCreate(at *connection) *cobra.Command {
 	var role string
 	var perMinute int
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make a key for the namespace of --namespace; its secret is shown this once",
@@ -49,22 +48,18 @@ func keyCreate(at *connection) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), k)
+			if !asJSON(cmd) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s, %s of %s; keep it, it is not shown again:\n", k.ID, k.Role, k.Namespace)
 			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s, %s of %s; keep it, it is not shown again:\n", k.ID, k.Role, k.Namespace)
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s$%s\n", k.Name, k.Secret)
-			return err
+			return printLine(cmd, k, k.Name+"$"+k.Secret)
 		},
 	}
 	cmd.Flags().StringVar(&role, "role", string(sandbox.Write), "operator (every namespace), admin, write or read")
 	cmd.Flags().IntVar(&perMinute, "rate-limit", 0, "calls a minute; 0 switches the limit off (default the server's)")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the whole answer")
 	return cmd
 }
 
 func keyList(at *connection) *cobra.Command {
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List the keys that you may manage", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -76,16 +71,10 @@ func keyList(at *connection) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), append([]sandbox.Key{}, all...))
-			}
-			var rows [][]string
-			for _, k := range all {
-				rows = append(rows, []string{k.ID, k.Name, k.Namespace, string(k.Role), age(k.CreatedAt.Time)})
-			}
-			return table(cmd.OutOrStdout(), []string{"ID", "NAME", "NAMESPACE", "ROLE", "AGE"}, rows)
+			return printList(cmd, all, []string{"ID", "NAME", "NAMESPACE", "ROLE", "AGE"}, func(k sandbox.Key) []string {
+				return []string{k.ID, k.Name, k.Namespace, string(k.Role), age(k.CreatedAt.Time)}
+			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the whole rows")
 	return cmd
 }

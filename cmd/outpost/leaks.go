@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/engine/container"
 	"outpost.run/outpost/internal/engine/microvm"
@@ -31,33 +33,32 @@ type leak struct {
 }
 
 // reportLeaks prints what carries the installation's mark and belongs to no sandbox; found ones are exit status 1.
-func reportLeaks(ctx context.Context, out io.Writer, dataDir string, asJSON bool) error {
-	leaks, err := findLeaks(ctx, dataDir)
+func reportLeaks(cmd *cobra.Command, dataDir string) error {
+	leaks, err := findLeaks(cmd.Context(), dataDir)
 	if err != nil {
 		return err
 	}
-	if asJSON {
-		if err := printJSON(out, map[string]any{"leaks": leaks}); err != nil {
-			return err
-		}
-	} else {
-		for _, l := range leaks {
-			whose := "machine " + l.Machine
-			if l.Machine == "" {
-				whose = "what " + l.SandboxID + " had"
-			}
-			fmt.Fprintf(out, "%s belongs to no sandbox:\n  %s\n", whose, strings.Join(l.Things, "\n  "))
-		}
-		if len(leaks) == 0 {
-			fmt.Fprintln(out, "nothing leaks: all that carries this installation's mark belongs to a sandbox")
-		} else {
-			fmt.Fprintln(out, "a running server removes these within a minute, and a start of one at once")
-		}
+	err = printAnswer(cmd, map[string]any{"leaks": leaks}, func(w io.Writer) error { return printLeaks(w, leaks) })
+	if err == nil && len(leaks) > 0 {
+		err = exitError(exitFailed)
 	}
-	if len(leaks) > 0 {
-		return exitError(exitFailed)
+	return err
+}
+
+func printLeaks(w io.Writer, leaks []leak) error {
+	for _, l := range leaks {
+		whose := "machine " + l.Machine
+		if l.Machine == "" {
+			whose = "what " + l.SandboxID + " had"
+		}
+		fmt.Fprintf(w, "%s belongs to no sandbox:\n  %s\n", whose, strings.Join(l.Things, "\n  "))
 	}
-	return nil
+	last := "a running server removes these within a minute, and a start of one at once"
+	if len(leaks) == 0 {
+		last = "nothing leaks: all that carries this installation's mark belongs to a sandbox"
+	}
+	_, err := fmt.Fprintln(w, last)
+	return err
 }
 
 // findLeaks looks, and where it finds something looks again for a moment: only what stays is a leak.

@@ -13,7 +13,7 @@ import (
 func lsCommand() *cobra.Command {
 	var at connection
 	var o client.ListOptions
-	var asJSON, idsOnly bool
+	var idsOnly bool
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the sandboxes of the namespace",
@@ -27,21 +27,15 @@ func lsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out := cmd.OutOrStdout()
-			if asJSON {
-				return printJSON(out, append([]sandbox.Sandbox{}, all...))
-			}
-			var rows [][]string
-			for _, s := range all {
-				if idsOnly {
-					fmt.Fprintln(out, s.ID)
+			if idsOnly && !asJSON(cmd) {
+				for _, s := range all {
+					fmt.Fprintln(cmd.OutOrStdout(), s.ID)
 				}
-				rows = append(rows, []string{s.ID, s.Name, s.Language, string(s.Mode), string(s.Status), age(s.CreatedAt.Time)})
-			}
-			if idsOnly {
 				return nil
 			}
-			return table(out, []string{"ID", "NAME", "LANGUAGE", "MODE", "STATUS", "AGE"}, rows)
+			return printList(cmd, all, []string{"ID", "NAME", "LANGUAGE", "MODE", "STATUS", "AGE"}, func(s sandbox.Sandbox) []string {
+				return []string{s.ID, s.Name, s.Language, string(s.Mode), string(s.Status), age(s.CreatedAt.Time)}
+			})
 		},
 	}
 	at.flags(cmd)
@@ -50,8 +44,7 @@ func lsCommand() *cobra.Command {
 	f.StringVar(&o.Language, "language", "", "only those of a language")
 	f.StringVar((*string)(&o.Mode), "mode", "", "only those: ephemeral, stateful")
 	f.StringArrayVar(&o.Labels, "label", nil, "only those with KEY:VALUE; may be repeated")
-	f.BoolVarP(&idsOnly, "quiet", "q", false, "print ids only")
-	f.BoolVar(&asJSON, "json", false, "print the whole rows")
+	f.BoolVarP(&idsOnly, "quiet", "q", false, "print ids only, without --json")
 	return cmd
 }
 

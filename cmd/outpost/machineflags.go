@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -65,7 +64,7 @@ func portOf(text string) (p sandbox.PortRequest, err error) {
 	number := func(s string) *int {
 		n, bad := strconv.Atoi(s)
 		if bad != nil {
-			err = fmt.Errorf("%q is no port: want GUEST[:HOST][/udp], for example 8000 or 53:31053/udp", text)
+			err = wrongUsage("%q is no port: want GUEST[:HOST][/udp], for example 8000 or 53:31053/udp", text)
 		}
 		return &n
 	}

@@ -12,9 +12,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := rootCommand().ExecuteContext(ctx)
+	code := execute(ctx, rootCommand(), os.Args[1:])
 	stop()
-	os.Exit(exitCode(os.Stderr, err))
+	os.Exit(code)
 }
 
 func rootCommand() *cobra.Command {
@@ -25,11 +25,15 @@ func rootCommand() *cobra.Command {
 
 Start a server with "outpost serve", or see it all at once with "outpost demo".
 The other commands speak to a server: beside one on this host they find it by its
-data directory, else say where it is by OUTPOST_URL and OUTPOST_TOKEN.`,
-		SilenceErrors: true, // said by exitCode, once
+data directory, else say where it is by OUTPOST_URL and OUTPOST_TOKEN.
+
+` + exitCodes,
+		SilenceErrors: true, // said by execute, once
 		SilenceUsage:  true,
 	}
+	root.PersistentFlags().Bool(jsonFlag, false, "print JSON for programs: answers on stdout, an error as {\"error\":{…}} on stderr")
 	root.AddCommand(serveCommand())
 	root.AddCommand(clientCommands()...)
+	completeFlags(root)
 	return root
 }

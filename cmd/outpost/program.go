@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,7 +29,9 @@ type program struct {
 	timeoutSecs               int
 	memoryMB, pids, diskMB    int
 	cpuCores                  float64
-	stdin, json               bool
+	stdin                     bool
+	inputTaken                bool // standard input is for something else: the terminal, or the program itself
+	outputEncoding            string
 }
 
 func (p *program) flags(cmd *cobra.Command) {
@@ -38,9 +39,9 @@ func (p *program) flags(cmd *cobra.Command) {
 	f.StringVarP(&p.language, "language", "l", "", "language of the program (default by the file's ending, Python for - and -c)")
 	f.StringVarP(&p.code, "code", "c", "", "the program itself, instead of a file")
 	f.StringArrayVar(&p.deps, "dep", nil, "a dependency, such as requests==2.32.3; may be repeated")
-	f.StringArrayVarP(&p.env, "env", "e", nil, "NAME=VALUE, or NAME for its value here; may be repeated")
+	f.StringArrayVarP(&p.env, "env", "e", nil, envHelp)
 	f.StringArrayVar(&p.files, "file", nil, "HOST[:PATH], a file to put in beside the program; may be repeated")
-	f.BoolVarP(&p.stdin, "stdin", "i", false, "give the program this command's standard input")
+	f.BoolVarP(&p.stdin, "stdin", "i", false, "give the program this command's standard input, to its end (default where that is a pipe or a file; -i=false: never)")
 	f.StringVar(&p.user, "user", "", "user to run as: name, uid or uid:gid")
 	f.StringVar(&p.dir, "working-dir", "", "absolute folder to run in")
 	f.IntVar(&p.timeoutSecs, "timeout-secs", 0, "end the program after so many seconds")
@@ -48,14 +49,18 @@ func (p *program) flags(cmd *cobra.Command) {
 	f.Float64Var(&p.cpuCores, "cpu-cores", 0, "CPU limit in cores, may be fractional")
 	f.IntVar(&p.pids, "pids", 0, "limit of processes and threads")
 	f.IntVar(&p.diskMB, "disk-mb", 0, "limit of written files in MiB")
-	f.BoolVar(&p.json, "json", false, "print the whole result as JSON; exit 0 whatever the program's code")
+}
+
+// outputFlag is for commands that print the result.
+func (p *program) outputFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.outputEncoding, "output-encoding", "utf8", "with --json: how the output is written, utf8 or base64")
 }
 
 // request makes the exec request. args are FILE or - and the program's arguments; with -c all are arguments.
 func (p *program) request(cmd *cobra.Command, args []string) (r sandbox.ExecRequest, err error) {
 	if p.code == "" {
 		if len(args) == 0 {
-			return r, errors.New("name a file with the program, - for standard input, or give it by -c")
+			return r, wrongUsage("name a file with the program, - for standard input, or give it by -c")
 		}
 		if p.code, err = p.read(args[0], cmd.InOrStdin()); err != nil {
 			return r, err
@@ -75,15 +80,16 @@ func (p *program) command(cmd *cobra.Command, argv []string) (sandbox.ExecReques
 func (p *program) read(file string, in io.Reader) (string, error) {
 	if file == "-" {
 		if p.stdin {
-			return "", errors.New("standard input can't be both the program (-) and its input (-i)")
+			return "", wrongUsage("standard input can't be both the program (-) and its input (-i)")
 		}
+		p.inputTaken = true
 		code, err := io.ReadAll(in)
 		return string(code), err
 	}
 	if p.language == "" {
 		ending := filepath.Ext(file)
 		if p.language = languageOf[ending]; p.language == "" && ending != "" {
-			return "", fmt.Errorf("%s: no language here has programs that end in %s: name the language by --language", file, ending)
+			return "", wrongUsage("%s: no language here has programs that end in %s: name the language by --language", file, ending)
 		}
 	}
 	code, err := os.ReadFile(file)
@@ -94,18 +100,18 @@ func (p *program) fill(cmd *cobra.Command, r *sandbox.ExecRequest) error {
 	r.Deps, r.User, r.WorkingDir, r.TimeoutSecs = p.deps, given(cmd, "user", p.user), given(cmd, "working-dir", p.dir), given(cmd, "timeout-secs", p.timeoutSecs)
 	encoding, most := "base64", maxOutputBytes
 	r.OutputEncoding, r.MaxOutputBytes = &encoding, &most
+	switch {
+	case asJSON(cmd):
+		r.OutputEncoding = &p.outputEncoding
+	case cmd.Flags().Changed("output-encoding"):
+		return wrongUsage("--output-encoding goes with --json: without it output is passed through as it is")
+	}
 	limits := sandbox.LimitsRequest{
 		MemoryMB: given(cmd, "memory-mb", p.memoryMB), CPUCores: given(cmd, "cpu-cores", p.cpuCores), Pids: given(cmd, "pids", p.pids), DiskMB: given(cmd, "disk-mb", p.diskMB)}
 	if limits != (sandbox.LimitsRequest{}) {
 		r.ResourceLimits = &limits
 	}
-	for _, e := range p.env {
-		name, value, given := strings.Cut(e, "=")
-		if !given {
-			value = os.Getenv(name)
-		}
-		r.Env = append(r.Env, [2]string{name, value})
-	}
+	r.Env = variables(p.env)
 	for _, f := range p.files {
 		from, to, named := strings.Cut(f, ":")
 		if !named {
@@ -120,8 +126,8 @@ func (p *program) fill(cmd *cobra.Command, r *sandbox.ExecRequest) error {
 		}
 		r.Files[to] = content
 	}
-	if p.stdin {
-		raw, err := io.ReadAll(cmd.InOrStdin())
+	if in := p.input(cmd); in != nil {
+		raw, err := io.ReadAll(in)
 		if err != nil {
 			return err
 		}
@@ -129,6 +135,20 @@ func (p *program) fill(cmd *cobra.Command, r *sandbox.ExecRequest) error {
 		r.Stdin, r.StdinEncoding = &text, &encoding
 	}
 	return nil
+}
+
+const envHelp = "NAME=VALUE, or NAME for its value here; may be repeated"
+
+// variables are those that --env says.
+func variables(said []string) (all [][2]string) {
+	for _, e := range said {
+		name, value, given := strings.Cut(e, "=")
+		if !given {
+			value = os.Getenv(name)
+		}
+		all = append(all, [2]string{name, value})
+	}
+	return all
 }
 
 // given is nil for a flag that was not given; one that was, with whatever value, is the server's to judge.
@@ -149,14 +169,17 @@ func pointer[T comparable](v T) *T {
 }
 
 // runLive runs a program by one of two calls, and passes its output through as it comes and its exit code as the error; with --json
-// it prints the whole result.
+// it prints the whole result instead of the output.
 func (p *program) runLive(cmd *cobra.Command, whole func() (sandbox.ExecResult, error), live func(client.Live) (sandbox.ExecResult, error)) error {
-	if p.json {
+	if asJSON(cmd) {
 		r, err := whole()
-		if err != nil {
-			return err
+		if err == nil {
+			err = printJSON(cmd.OutOrStdout(), r)
 		}
-		return printJSON(cmd.OutOrStdout(), r)
+		if err == nil && r.ExitCode != 0 {
+			err = exitError(r.ExitCode)
+		}
+		return err
 	}
 	var shown [2]counter
 	shown[0].to, shown[1].to = cmd.OutOrStdout(), cmd.ErrOrStderr()

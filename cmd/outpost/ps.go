@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,6 @@ import (
 
 func psCommand() *cobra.Command {
 	var at connection
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "ps ID",
 		Short: "List the processes of a stateful sandbox",
@@ -31,21 +31,16 @@ func psCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), all)
-			}
-			var rows [][]string
-			for _, p := range all {
-				rows = append(rows, []string{
+			return printList(cmd, all, []string{"PID", "PPID", "USER", "AGE", "CPU", "MEMORY", "COMMAND"}, func(p sandbox.Process) []string {
+				return []string{
 					strconv.Itoa(p.Pid), strconv.Itoa(p.PPid), p.User, age(p.StartedAt.Time), fmt.Sprintf("%.2fs", float64(p.CPUMS)/1000),
 					fmt.Sprintf("%.1f MiB", float64(p.MemoryBytes)/(1<<20)), printable(strings.Join(p.Command, " ")),
-				})
-			}
-			return table(cmd.OutOrStdout(), []string{"PID", "PPID", "USER", "AGE", "CPU", "MEMORY", "COMMAND"}, rows)
+				}
+			})
 		},
 	}
 	at.flags(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the whole rows")
+	cmd.ValidArgsFunction = completing(&at, -1, oneSandbox(runningStateful, nil))
 	return cmd
 }
 
@@ -75,7 +70,7 @@ func killCommand() *cobra.Command {
 			for _, arg := range args[1:] {
 				pid, err := strconv.Atoi(arg)
 				if err != nil {
-					return fmt.Errorf("%s is no number of a process", arg)
+					return wrongUsage("%s is no number of a process", arg)
 				}
 				if err := c.Signal(cmd.Context(), args[0], pid, signal); err != nil {
 					return err
@@ -85,13 +80,13 @@ func killCommand() *cobra.Command {
 		},
 	}
 	at.flags(cmd)
+	cmd.ValidArgsFunction = completing(&at, -1, oneSandbox(runningStateful, processesOf))
 	cmd.Flags().StringVarP(&signal, "signal", "s", "SIGTERM", "the signal's name")
 	return cmd
 }
 
 func execsCommand() *cobra.Command {
 	var at connection
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "execs ID",
 		Short: "List the programs of a sandbox that run or ended in the last ten minutes",
@@ -105,18 +100,13 @@ func execsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), append([]sandbox.ExecState{}, all...))
-			}
-			var rows [][]string
-			for _, e := range all {
-				rows = append(rows, []string{e.ID, string(e.Status), strconv.FormatBool(e.Background), age(e.StartedAt.Time)})
-			}
-			return table(cmd.OutOrStdout(), []string{"ID", "STATUS", "BACKGROUND", "AGE"}, rows)
+			return printList(cmd, all, []string{"ID", "STATUS", "BACKGROUND", "AGE"}, func(e sandbox.ExecState) []string {
+				return []string{e.ID, string(e.Status), strconv.FormatBool(e.Background), age(e.StartedAt.Time)}
+			})
 		},
 	}
 	at.flags(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the whole rows")
+	cmd.ValidArgsFunction = completing(&at, -1, oneSandbox(anySandbox, nil))
 	cancel := &cobra.Command{
 		Use:   "cancel ID EXEC",
 		Short: "Kill the program of an exec",
@@ -126,10 +116,14 @@ func execsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = c.CancelExec(cmd.Context(), args[0], args[1])
-			return err
+			e, err := c.CancelExec(cmd.Context(), args[0], args[1])
+			if err != nil {
+				return err
+			}
+			return printLine(cmd, e, e.ID)
 		},
 	}
+	cancel.ValidArgsFunction = completing(&at, -1, oneSandbox(anySandbox, execsOf))
 	cmd.AddCommand(cancel)
 	return cmd
 }
@@ -140,8 +134,11 @@ func logsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "logs [flags] ID EXEC",
 		Short: "Print the output of an exec; with -f until its program has ended, then exit with its code",
-		Args:  cobra.ExactArgs(2),
-		RunE: passingThrough(func(cmd *cobra.Command, args []string) error {
+		Long: `Prints the output of an exec; with -f until its program has ended, then exits with its code.
+With --json each piece is a line {"stream":"stdout","data":"text"}, or "data":{"base64":"…"} where it
+is no text, and the last line of -f {"result":{…}}.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {
 				return err
@@ -159,16 +156,17 @@ func logsCommand() *cobra.Command {
 			case err != nil:
 				return err
 			case e.Result != nil:
-				return sayEnd(cmd, *e.Result)
+				return endOf(cmd, *e.Result)
 			case e.Error != nil:
 				return sandbox.Errorf(e.Error.Code, nil, "%s", e.Error.Message)
 			}
 			return errors.New("the program runs on")
-		}),
+		},
 	}
 	at.flags(cmd)
+	cmd.ValidArgsFunction = completing(&at, -1, oneSandbox(anySandbox, execsOf))
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the program has ended")
-	return cmd
+	return passesThrough(cmd)
 }
 
 // streams prints both streams of a program at the same time: what there is, or with follow all until its end.
@@ -182,8 +180,12 @@ type streams struct {
 func (s streams) print() error {
 	var all sync.WaitGroup
 	var errs [2]error
-	all.Go(func() { errs[0] = s.copy(sandbox.Stdout, s.cmd.OutOrStdout()) })
-	all.Go(func() { errs[1] = s.copy(sandbox.Stderr, s.cmd.ErrOrStderr()) })
+	out, log := s.cmd.OutOrStdout(), s.cmd.ErrOrStderr()
+	if asJSON(s.cmd) {
+		out, log = pieces{out, sandbox.Stdout}, pieces{out, sandbox.Stderr}
+	}
+	all.Go(func() { errs[0] = s.copy(sandbox.Stdout, out) })
+	all.Go(func() { errs[1] = s.copy(sandbox.Stderr, log) })
 	all.Wait()
 	return cmp.Or(errs[0], errs[1]) // both mostly say the same
 }
@@ -198,5 +200,38 @@ func (s streams) copy(stream string, to io.Writer) error {
 	}
 	defer o.Close()
 	_, err = io.Copy(to, o)
+	return err
+}
+
+// pieces writes each piece of a stream as a line of JSON.
+type pieces struct {
+	to     io.Writer
+	stream string
+}
+
+// Write implements io.Writer.
+func (p pieces) Write(b []byte) (int, error) {
+	line, err := json.Marshal(struct {
+		Stream string              `json:"stream"`
+		Data   sandbox.FileContent `json:"data"`
+	}{p.stream, b})
+	if err != nil {
+		return 0, err
+	}
+	if _, err := p.to.Write(append(line, '\n')); err != nil { // at once: the other stream writes too
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// endOf is sayEnd, or a last line of JSON.
+func endOf(cmd *cobra.Command, r sandbox.ExecResult) error {
+	if !asJSON(cmd) {
+		return sayEnd(cmd, r)
+	}
+	err := printJSONLine(cmd.OutOrStdout(), map[string]any{"result": r})
+	if err == nil && r.ExitCode != 0 {
+		err = exitError(r.ExitCode)
+	}
 	return err
 }

@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 )
@@ -20,23 +20,42 @@ func rmCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return forEach(cmd.Context(), ids, cmd.OutOrStdout(), cmd.ErrOrStderr(), c.Delete)
+			return forEach(cmd, ids, c.Delete)
 		},
 	}
 	at.flags(cmd)
+	cmd.ValidArgsFunction = completing(&at, -1, sandboxes(anySandbox))
 	return cmd
 }
 
+// named is one of several things that a command was done with.
+type named struct {
+	ID string `json:"id"`
+}
+
 // forEach does it with all it can, prints the id of each that it was done with, and says of each other why not.
-func forEach(ctx context.Context, ids []string, out, log io.Writer, do func(context.Context, string) error) error {
-	var failed error
+func forEach(cmd *cobra.Command, ids []string, do func(context.Context, string) error) error {
+	return forAll(cmd, ids, func(ctx context.Context, id string) (named, error) { return named{id}, do(ctx, id) })
+}
+
+// forAll is forEach where programs read more than the id.
+func forAll[T any](cmd *cobra.Command, ids []string, do func(context.Context, string) (T, error)) error {
+	json := asJSON(cmd)
+	done, failed := []T{}, error(nil)
 	for _, id := range ids {
-		if err := do(ctx, id); err != nil {
-			fmt.Fprintf(log, "outpost: %s: %s\n", id, inWords(err))
+		it, err := do(cmd.Context(), id)
+		if err != nil {
+			sayError(cmd.ErrOrStderr(), json, id, err)
 			failed = exitError(exitFailed)
 			continue
 		}
-		fmt.Fprintln(out, id)
+		done = append(done, it)
+		if !json {
+			fmt.Fprintln(cmd.OutOrStdout(), id)
+		}
 	}
-	return failed
+	if !json {
+		return failed
+	}
+	return errors.Join(printJSON(cmd.OutOrStdout(), done), failed)
 }

@@ -25,7 +25,7 @@ import (
 
 // newRuntime makes the runtime of this host. What the host lacks is said here, at start, not at the first request; without microVMs it
 // says why.
-func newRuntime(ctx context.Context, c config.Config, m *metrics.Metrics, log *slog.Logger) (_ service.Runtime, noMicroVM string, err error) {
+func newRuntime(ctx context.Context, c config.Config, m *metrics.Metrics, how *progress, log *slog.Logger) (_ service.Runtime, noMicroVM string, err error) {
 	if lacks := missing(ctx); lacks != "" {
 		return nil, "", errors.New("this host can't run sandboxes:\n" + lacks + "outpost doctor says more")
 	}
@@ -74,7 +74,7 @@ func newRuntime(ctx context.Context, c config.Config, m *metrics.Metrics, log *s
 		return nil, "", err
 	}
 	defaults := []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}
-	go prepareImages(ctx, images, defaults, log)
+	go prepareImages(ctx, images, defaults, how, log)
 	parts := node.Config{Engine: engine, Images: images, Default: defaults, Budget: int64(c.Images.StoreGB) << 30, Volumes: volumes, GPUs: gpus, Network: net,
 		Pool: node.PoolBounds{MaxIdle: c.Pool.MaxIdle, MaxBytes: int64(c.Pool.MaxMemoryMB) << 20}, Compiled: programs, Log: log, Observe: phases, Starts: startsOf(m)}
 	if micro != nil {
@@ -137,7 +137,7 @@ func installation(dataDir string) (string, error) {
 }
 
 // prepareImages makes missing default images in the background; the first that needs one waits for the same build.
-func prepareImages(ctx context.Context, images *image.Store, refs []string, log *slog.Logger) {
+func prepareImages(ctx context.Context, images *image.Store, refs []string, how *progress, log *slog.Logger) {
 	for _, ref := range refs {
 		if ref == "" { // the language is not served
 			continue
@@ -148,7 +148,9 @@ func prepareImages(ctx context.Context, images *image.Store, refs []string, log 
 				phase = p.Phase
 				log.Info("preparing an image", "image", p.Ref, "phase", p.Phase)
 			}
+			how.ofImage(p)
 		})
+		how.end()
 		if err != nil && ctx.Err() == nil {
 			log.Error("a default image could not be prepared; the first request that needs it tries again", "image", ref, "error", err)
 		}

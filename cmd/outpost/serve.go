@@ -71,6 +71,9 @@ start, unless --stop-all.`,
 // serve runs the server until ctx ends. Mounts of the host are left alone by entering a mount namespace of the server's
 // own before anything else.
 func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer) (err error) {
+	how := newProgress(stderr) // of the images that it makes
+	defer how.end()
+	stderr = how.above(stderr)
 	log := newLogger(c.Log, stderr)
 	if c.DataDir, err = filepath.Abs(c.DataDir); err != nil {
 		return err
@@ -107,7 +110,7 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	measures := metrics.New()
-	machines, noMicroVM, err := newRuntime(ctx, c, measures, log)
+	machines, noMicroVM, err := newRuntime(ctx, c, measures, how, log)
 	if err != nil {
 		return err
 	}

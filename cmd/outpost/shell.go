@@ -23,24 +23,25 @@ func shellCommand() *cobra.Command {
 		Long: `Opens a login shell in a stateful sandbox, in this terminal, and passes its exit code through.
 What it leaves in the background stays. A connection that breaks hangs the shell up.`,
 		Args: cobra.ExactArgs(1),
-		RunE: passingThrough(func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {
 				return err
 			}
 			return sit(cmd, c, args[0], o)
-		}),
+		},
 	}
 	at.flags(cmd)
+	cmd.ValidArgsFunction = completing(&at, -1, oneSandbox(runningStateful, nil))
 	cmd.Flags().StringVar(&o.User, "user", "", "user to run as: name, uid or uid:gid")
 	cmd.Flags().StringVar(&o.WorkingDir, "working-dir", "", "absolute folder to begin in")
-	return cmd
+	return passesThrough(cmd)
 }
 
 // inTerminal runs an exec's command in this terminal.
 func inTerminal(cmd *cobra.Command, c *client.Client, id string, r sandbox.ExecRequest) error {
 	if r.Command == nil {
-		return errors.New("a terminal is for a command: name it after --, as in outpost exec -t ID -- python3")
+		return wrongUsage("a terminal is for a command: name it after --, as in outpost exec -t ID -- python3")
 	}
 	o := client.TerminalOptions{Command: r.Command}
 	if r.User != nil {
@@ -54,6 +55,9 @@ func inTerminal(cmd *cobra.Command, c *client.Client, id string, r sandbox.ExecR
 
 // sit joins this terminal and one of a sandbox until the program there has ended.
 func sit(cmd *cobra.Command, c *client.Client, id string, o client.TerminalOptions) error {
+	if asJSON(cmd) {
+		return wrongUsage("what a terminal shows is not for programs to read: leave --json out")
+	}
 	in := int(os.Stdin.Fd())
 	if !term.IsTerminal(in) {
 		return errors.New("standard input is no terminal: use outpost exec -i instead")

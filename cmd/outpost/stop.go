@@ -12,14 +12,14 @@ import (
 )
 
 func stopCommand() *cobra.Command {
-	return turnCommand("stop", "Stop stateful sandboxes: their files stay, memory and processes go", (*client.Client).Stop)
+	return turnCommand("stop", "Stop stateful sandboxes: their files stay, memory and processes go", runningStateful, (*client.Client).Stop)
 }
 
 func startCommand() *cobra.Command {
-	return turnCommand("start", "Start stopped or lost stateful sandboxes on their files", (*client.Client).Start)
+	return turnCommand("start", "Start stopped or lost stateful sandboxes on their files", startable, (*client.Client).Start)
 }
 
-func turnCommand(name, short string, do func(*client.Client, context.Context, string) (sandbox.Sandbox, error)) *cobra.Command {
+func turnCommand(name, short string, fits func(sandbox.Sandbox) bool, do func(*client.Client, context.Context, string) (sandbox.Sandbox, error)) *cobra.Command {
 	var at connection
 	cmd := &cobra.Command{
 		Use:   name + " ID...",
@@ -30,23 +30,21 @@ func turnCommand(name, short string, do func(*client.Client, context.Context, st
 			if err != nil {
 				return err
 			}
-			return forEach(cmd.Context(), ids, cmd.OutOrStdout(), cmd.ErrOrStderr(), func(ctx context.Context, id string) error {
-				_, err := do(c, ctx, id)
-				return err
-			})
+			return forAll(cmd, ids, func(ctx context.Context, id string) (sandbox.Sandbox, error) { return do(c, ctx, id) })
 		},
 	}
 	at.flags(cmd)
+	cmd.ValidArgsFunction = completing(&at, -1, sandboxes(fits))
 	return cmd
 }
 
 func eventsCommand() *cobra.Command {
 	var at connection
 	var since uint64
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "events [ID]",
 		Short: "Show changes of sandboxes as they come, until interrupted",
+		Long:  "Shows changes of sandboxes as they come, until interrupted; with --json one object a line.",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
@@ -62,8 +60,8 @@ func eventsCommand() *cobra.Command {
 			}
 			out := cmd.OutOrStdout()
 			err = c.Events(cmd.Context(), id, from, func(e sandbox.Event) error {
-				if asJSON {
-					return printJSON(out, e)
+				if asJSON(cmd) {
+					return printJSONLine(out, e)
 				}
 				what := e.Type
 				if e.Health != nil {
@@ -82,7 +80,7 @@ func eventsCommand() *cobra.Command {
 		},
 	}
 	at.flags(cmd)
+	cmd.ValidArgsFunction = completing(&at, -1, oneSandbox(anySandbox, nil))
 	cmd.Flags().Uint64Var(&since, "since", 0, "begin after the event of this number; 0 tells all that is kept")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print each as JSON")
 	return cmd
 }

@@ -48,7 +48,7 @@ type Config struct {
 // RateLimit is what one credential may call.
 type RateLimit struct {
 	PerMinute int `json:"per_minute" minimum:"0" maximum:"10000000" doc:"calls a minute; 0 switches rate limits off"`
-	Burst     int `json:"burst" minimum:"0" maximum:"1000000" doc:"calls at once"`
+	Burst     int `json:"burst" minimum:"0" maximum:"1000000" doc:"calls at once, before the limit a minute counts"`
 }
 
 // Policy is what requests are held against.
@@ -67,27 +67,27 @@ type Floor struct {
 
 // Defaults are the limits of a request that names none.
 type Defaults struct {
-	MemoryMB  int     `json:"memory_mb" minimum:"16"`
-	CPUCores  float64 `json:"cpu_cores" minimum:"0.01"`
-	TimeoutMS int     `json:"timeout_ms" minimum:"1"`
-	DiskMB    int     `json:"disk_mb" minimum:"1"`
-	Pids      int     `json:"pids" minimum:"1"`
+	MemoryMB  int     `json:"memory_mb" minimum:"16" doc:"MiB of memory, of a request that names none"`
+	CPUCores  float64 `json:"cpu_cores" minimum:"0.01" doc:"cores, may be fractional, of a request that names none"`
+	TimeoutMS int     `json:"timeout_ms" minimum:"1" doc:"time of one exec in ms, of a request that names none"`
+	DiskMB    int     `json:"disk_mb" minimum:"1" doc:"MiB of written files, of a request that names none"`
+	Pids      int     `json:"pids" minimum:"1" doc:"processes and threads, of a request that names none"`
 }
 
 // Maximum is the most that a request may ask for.
 type Maximum struct {
-	MemoryMB   int     `json:"memory_mb" minimum:"16"`
-	CPUCores   float64 `json:"cpu_cores" minimum:"0.01"`
-	TimeoutMS  int     `json:"timeout_ms" minimum:"1"`
-	DiskMB     int     `json:"disk_mb" minimum:"1"`
-	DiskSizeGB int     `json:"disk_size_gb" minimum:"1"`
-	Pids       int     `json:"pids" minimum:"1"`
+	MemoryMB   int     `json:"memory_mb" minimum:"16" doc:"MiB of memory, the most that a request may ask for"`
+	CPUCores   float64 `json:"cpu_cores" minimum:"0.01" doc:"cores, may be fractional, the most that a request may ask for"`
+	TimeoutMS  int     `json:"timeout_ms" minimum:"1" doc:"time of one exec in ms, the most that a request may ask for"`
+	DiskMB     int     `json:"disk_mb" minimum:"1" doc:"MiB of written files, the most that a request may ask for"`
+	DiskSizeGB int     `json:"disk_size_gb" minimum:"1" doc:"GiB of a persistent disk, the most that a request may ask for"`
+	Pids       int     `json:"pids" minimum:"1" doc:"processes and threads, the most that a request may ask for"`
 }
 
 // Quota is what one namespace may have in all.
 type Quota struct {
-	Sandboxes       int `json:"sandboxes" minimum:"0"`
-	ConcurrentExecs int `json:"concurrent_execs" minimum:"0" doc:"those that wait for their turn included"`
+	Sandboxes       int `json:"sandboxes" minimum:"0" doc:"sandboxes that one namespace may have; 0 none"`
+	ConcurrentExecs int `json:"concurrent_execs" minimum:"0" doc:"execs of one namespace, those that wait for their turn included"`
 }
 
 // Images are the images of the languages, and how images are kept.
@@ -131,7 +131,7 @@ type Disk struct {
 // Ports are those that sandboxes may publish.
 type Ports struct {
 	Bind  string `json:"bind" doc:"address at which the ports of sandboxes are published"`
-	Range string `json:"range" doc:"FIRST-LAST"`
+	Range string `json:"range" doc:"ports of this host that sandboxes may publish, FIRST-LAST"`
 }
 
 // Published are the addresses that the ports of sandboxes may have; check has judged them.
@@ -145,7 +145,7 @@ func (p Ports) Published() (bind netip.Addr, first, last int) {
 
 // Engines are the isolation technologies.
 type Engines struct {
-	Default   string   `json:"default" enum:"container,microvm"`
+	Default   string   `json:"default" enum:"container,microvm" doc:"for requests that say nothing: container or microvm"`
 	Container struct{} `json:"container"`
 	MicroVM   MicroVM  `json:"microvm"`
 }
@@ -163,14 +163,14 @@ type MicroVM struct {
 
 // Pool bounds the machines that wait for a lease.
 type Pool struct {
-	MaxIdle     int `json:"max_idle" minimum:"0"`
-	MaxMemoryMB int `json:"max_memory_mb" minimum:"0"`
+	MaxIdle     int `json:"max_idle" minimum:"0" doc:"machines kept ready, of all kinds together; 0: no pool"`
+	MaxMemoryMB int `json:"max_memory_mb" minimum:"0" doc:"MiB that they may hold"`
 }
 
 // Jobs bounds the queue.
 type Jobs struct {
 	Concurrency             int      `json:"concurrency" minimum:"1" doc:"jobs that run at once"`
-	ConcurrencyPerNamespace int      `json:"concurrency_per_namespace" minimum:"0" doc:"of one namespace; 0: as many as there are"`
+	ConcurrencyPerNamespace int      `json:"concurrency_per_namespace" minimum:"0" doc:"jobs of one namespace that run at once; 0: as many as there are"`
 	MaxQueued               int      `json:"max_queued" minimum:"1" doc:"jobs of one namespace that wait"`
 	MaxQueuedInAll          int      `json:"max_queued_in_all" minimum:"1" doc:"jobs of all namespaces that wait"`
 	ResultsTTLHours         int      `json:"results_ttl_hours" minimum:"1" doc:"how long a job and its result are kept after its end"`
@@ -189,8 +189,8 @@ func (j Jobs) Callbacks() (all []netip.Prefix) {
 
 // Log says how the server logs.
 type Log struct {
-	Format string `json:"format" enum:"text,json"`
-	Level  string `json:"level" enum:"debug,info,warn,error"`
+	Format string `json:"format" enum:"text,json" doc:"text or json"`
+	Level  string `json:"level" enum:"debug,info,warn,error" doc:"the least that is logged: debug, info, warn or error"`
 }
 
 // Tracing sends what each call spends its time on to a collector.
