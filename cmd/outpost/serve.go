@@ -124,9 +124,13 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	if err != nil {
 		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
 	}
+	clock, err := host.NewClock()
+	if err != nil {
+		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
+	}
 	svc := service.New(service.Config{
 		Policy: rules, Store: store, Runtime: machines, RootToken: token, Log: log, Ended: measures.ExecEnds,
-		Queue: queue, Output: output, MaxOutput: int64(c.Output.StreamMB) << 20,
+		Queue: queue, Output: output, MaxOutput: int64(c.Output.StreamMB) << 20, Clock: clock,
 	})
 	measures.WatchLoad(svc.Load)
 	if err := svc.Start(ctx); err != nil {

@@ -30,6 +30,13 @@ func (b backoff) after(failed int) time.Duration {
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
 }
 
+// notDue are the first and last moment, in Unix milliseconds, between which something that waits lies: what is further off than any
+// wait is long was noted by a clock that was set back since.
+func notDue() []any {
+	now := time.Now()
+	return []any{now.UnixMilli() + 1, now.Add(2 * usualBackoff.most).UnixMilli()}
+}
+
 // maxCut is how many attempts may be cut off by the server's end: a job that ends servers does not do so for ever.
 const maxCut = 3
 
@@ -103,8 +110,8 @@ func (q *Queue) handOut(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	var id string
-	err = q.db.QueryRowContext(ctx, `UPDATE jobs SET handed = 1 WHERE seq = (SELECT seq FROM jobs WHERE namespace = ? AND status = 'queued' AND handed = 0 AND due <= ? ORDER BY priority DESC, seq LIMIT 1) RETURNING id`,
-		namespace, time.Now().UnixMilli()).Scan(&id)
+	err = q.db.QueryRowContext(ctx, `UPDATE jobs SET handed = 1 WHERE seq = (SELECT seq FROM jobs WHERE namespace = ? AND status = 'queued' AND handed = 0 AND NOT due BETWEEN ? AND ? ORDER BY priority DESC, seq LIMIT 1) RETURNING id`,
+		append([]any{namespace}, notDue()...)...).Scan(&id)
 	if err == nil {
 		_, err = q.river.Insert(ctx, args{ID: id, Namespace: namespace}, nil)
 	}
@@ -128,7 +135,7 @@ func (q *Queue) waiting(ctx context.Context) (all []string, err error) {
 			SELECT (SELECT min(namespace) FROM jobs WHERE status = 'queued' AND handed = 0 AND namespace > spaces.namespace) FROM spaces WHERE spaces.namespace IS NOT NULL
 		)
 		SELECT namespace FROM spaces WHERE namespace IS NOT NULL
-			AND EXISTS (SELECT 1 FROM jobs WHERE jobs.namespace = spaces.namespace AND status = 'queued' AND handed = 0 AND due <= ?)`, time.Now().UnixMilli())
+			AND EXISTS (SELECT 1 FROM jobs WHERE jobs.namespace = spaces.namespace AND status = 'queued' AND handed = 0 AND NOT due BETWEEN ? AND ?)`, notDue()...)
 	if err != nil {
 		return nil, err
 	}

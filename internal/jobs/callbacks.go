@@ -95,8 +95,8 @@ func (q *Queue) dueCallbacks(ctx context.Context) (due []callback, err error) {
 	rows, err := q.db.QueryContext(ctx, `
 		SELECT id, namespace, callback_left FROM (
 			SELECT id, namespace, callback_left, row_number() OVER (PARTITION BY namespace ORDER BY callback_due, seq) AS place
-			FROM jobs WHERE callback_left > 0 AND finished_at IS NOT NULL AND callback_due <= ?
-		) WHERE place <= ?`, time.Now().UnixMilli(), callbacksAtOnce)
+			FROM jobs WHERE callback_left > 0 AND finished_at IS NOT NULL AND NOT callback_due BETWEEN ? AND ?
+		) WHERE place <= ?`, append(notDue(), callbacksAtOnce)...)
 	if err != nil {
 		return nil, err
 	}

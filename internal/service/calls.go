@@ -50,7 +50,8 @@ func (s *Service) Once(ctx context.Context, scope, key string, body [32]byte, ru
 		s.calls.mu.Unlock()
 		close(mine.done)
 	}()
-	note := Call{Scope: scope, Key: key, Body: body, Run: s.run, Expires: time.Now().Add(keepAnswer)}
+	now := s.time.now()
+	note := Call{Scope: scope, Key: key, Body: body, Run: s.run, Begun: now, Expires: now.Add(keepAnswer)}
 	before, fresh, err := s.store.BeginCall(ctx, note)
 	switch {
 	case err != nil:
@@ -100,7 +101,7 @@ func (s *Service) settle(ctx context.Context, note Call, c *pendingCall, keep fu
 	switch {
 	case keep(c.answer):
 		if note.Done, note.Answer = true, c.answer; len(c.answer.Body) > largeAnswer {
-			note.Expires = time.Now().Add(keepLargeAnswer)
+			note.Expires = s.time.now().Add(keepLargeAnswer)
 		}
 		err = s.store.EndCall(ctx, note)
 	case s.Draining() && sandbox.CodeOf(c.err) == sandbox.Lost:

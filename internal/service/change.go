@@ -27,7 +27,7 @@ func (s *Service) change(ctx context.Context, l *live, reason string, alter func
 	if before.Health.Status == after.Health.Status && onlyHealth(before, after) {
 		return after, nil // the times of checks are not worth a write each
 	}
-	if err := s.store.PutSandbox(ctx, after); err != nil {
+	if err := s.store.PutSandbox(ctx, after, l.moments()); err != nil {
 		return after, err
 	}
 	if before.Status != after.Status {

@@ -37,7 +37,7 @@ func (s *Service) Create(ctx context.Context, by Caller, namespace string, r san
 }
 
 func (s *Service) make(ctx context.Context, namespace string, p policy.Sandbox, operator bool) (sandbox.Sandbox, error) {
-	record := recordOf(namespace, p)
+	record := s.recordOf(namespace, p)
 	state, err := s.runtime.Create(ctx, freshSpec(record, p, operator))
 	if err != nil {
 		return record, err
@@ -47,13 +47,14 @@ func (s *Service) make(ctx context.Context, namespace string, p policy.Sandbox, 
 	if len(record.Ports) > 0 {
 		record.Ports = state.Ports
 	}
-	if err := s.store.PutSandbox(context.WithoutCancel(ctx), record); err != nil {
+	moments := s.fresh(record)
+	if err := s.store.PutSandbox(context.WithoutCancel(ctx), record, moments); err != nil {
 		if gone := s.runtime.Delete(context.WithoutCancel(ctx), record.ID); gone != nil {
 			s.log.Error("a sandbox that could not be noted could not be removed", "sandbox_id", record.ID, "error", gone)
 		}
 		return record, sandbox.Errorf(sandbox.Internal, err, "the sandbox could not be noted")
 	}
-	l := newLive(record)
+	l := s.newLive(record, moments)
 	s.mu.Lock()
 	s.live[record.ID] = l
 	s.mu.Unlock()
@@ -68,8 +69,8 @@ func freshSpec(r sandbox.Sandbox, p policy.Sandbox, operator bool) SandboxSpec {
 	return spec
 }
 
-func recordOf(namespace string, p policy.Sandbox) sandbox.Sandbox {
-	now := sandbox.Now()
+func (s *Service) recordOf(namespace string, p policy.Sandbox) sandbox.Sandbox {
+	now := sandbox.At(s.clock.Wall())
 	r := sandbox.Sandbox{
 		ID: sandbox.NewID(sandbox.SandboxPrefix), Namespace: namespace, Name: p.Name, Language: p.Language, Image: p.Image,
 		Mode: p.Mode, Status: sandbox.Running, ResourceLimits: p.Limits, Env: p.Env, WorkingDir: p.WorkingDir,

@@ -46,7 +46,7 @@ func (s *Service) delete(ctx context.Context, l *live, reason string) error {
 		span.End(err)
 	}
 	if err != nil {
-		s.undeletable(ctx, record)
+		s.undeletable(ctx, record, l.moments())
 		return err
 	}
 	s.mu.Lock()
@@ -59,12 +59,12 @@ func (s *Service) delete(ctx context.Context, l *live, reason string) error {
 }
 
 // undeletable keeps a sandbox of which something is left, so that it can be deleted again.
-func (s *Service) undeletable(ctx context.Context, record sandbox.Sandbox) {
+func (s *Service) undeletable(ctx context.Context, record sandbox.Sandbox, m Moments) {
 	record.Status, record.UpdatedAt = sandbox.Failed, sandbox.Now()
 	s.mu.Lock()
-	s.live[record.ID] = newLive(record)
+	s.live[record.ID] = s.newLive(record, m)
 	s.mu.Unlock()
-	if err := s.store.PutSandbox(ctx, record); err != nil {
+	if err := s.store.PutSandbox(ctx, record, m); err != nil {
 		s.log.Error("a sandbox that could not be removed could not be noted", "sandbox_id", record.ID, "error", err)
 	}
 	s.note(ctx, record.Namespace, sandbox.Event{SandboxID: record.ID, Type: string(sandbox.Failed), Status: sandbox.Failed})

@@ -26,7 +26,7 @@ func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sa
 	if err != nil {
 		return nil, nil, err
 	}
-	record := recordOf(namespace, box)
+	record := s.recordOf(namespace, box)
 	ctx, cancel := context.WithCancel(whileWanted(ctx, p, how.Keep))
 	defer cancel()
 	spec, first := freshSpec(record, box, by.Role == sandbox.Operator), s.execSpec(p)

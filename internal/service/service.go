@@ -30,6 +30,8 @@ type Service struct {
 	ended   func(language string, o ExecOutcome)
 	execs   *execs
 	queue   Queue
+	clock   Clock
+	time    *line // from Start on
 
 	mu       sync.Mutex
 	live     map[string]*live    // by id; all sandboxes that exist
@@ -45,9 +47,12 @@ type live struct {
 	end   context.CancelFunc
 	state sandbox.Sandbox // under Service.mu
 
-	turning sync.Mutex   // stop and start take turns
-	record  sync.Mutex   // held while the record is written
-	used    atomic.Int64 // Unix milliseconds
+	turning sync.Mutex // stop and start take turns
+	record  sync.Mutex // held while the record is written
+	time    *line
+	made    time.Time    // on the line
+	used    atomic.Int64 // milliseconds of the line
+	kept    atomic.Int64 // of that, what the store has
 	holds   atomic.Int64 // execs under way
 }
 
@@ -62,6 +67,7 @@ type Config struct {
 	Queue     Queue                                // of jobs
 	Output    *spool.Spool                         // of the execs
 	MaxOutput int64                                // bytes kept of each stream of an exec, beyond those of its result
+	Clock     Clock                                // nil: the process's own, for which each start is a boot
 }
 
 // New makes a Service; Start must be called before any other method.
@@ -69,8 +75,11 @@ func New(c Config) *Service {
 	if c.Ended == nil {
 		c.Ended = func(string, ExecOutcome) {}
 	}
+	if c.Clock == nil {
+		c.Clock = processClock{time.Now()}
+	}
 	return &Service{
-		policy: c.Policy, store: c.Store, runtime: c.Runtime, root: sha256.Sum256([]byte(c.RootToken)), log: c.Log,
+		clock: c.Clock, policy: c.Policy, store: c.Store, runtime: c.Runtime, root: sha256.Sum256([]byte(c.RootToken)), log: c.Log,
 		run: sandbox.NewID("run_"), inuse: newUse(c.Policy.Quota), calls: calls{pending: map[string]*pendingCall{}},
 		live: map[string]*live{}, events: newBell(), ended: c.Ended,
 		execs: newExecs(c.Output, c.MaxOutput), queue: c.Queue, attempts: map[string]*Running{},
@@ -79,11 +88,15 @@ func New(c Config) *Service {
 
 // Start finds the machines of the sandboxes that the store knows, and notes what became of each.
 func (s *Service) Start(ctx context.Context) error {
-	if err := s.store.ExpireCalls(ctx, time.Now()); err != nil {
-		return err
-	}
 	records, err := s.store.AllSandboxes(ctx)
 	if err != nil {
+		return err
+	}
+	moments, err := s.startTime(ctx, records)
+	if err != nil {
+		return err
+	}
+	if err := s.store.ExpireCalls(ctx, s.time.now()); err != nil {
 		return err
 	}
 	specs := make([]SandboxSpec, len(records))
@@ -109,13 +122,13 @@ func (s *Service) Start(ctx context.Context) error {
 		if r.Status != before {
 			s.log.Warn("sandbox changed while the server was away", "sandbox_id", r.ID, "from", before, "to", r.Status)
 			r.UpdatedAt = sandbox.Now()
-			if err := s.store.PutSandbox(ctx, r); err != nil {
+			if err := s.store.PutSandbox(ctx, r, moments[r.ID]); err != nil {
 				return err
 			}
 			s.note(ctx, r.Namespace, sandbox.Event{SandboxID: r.ID, Type: string(r.Status), Status: r.Status, Reason: "lost"})
 		}
 		s.inuse.adopt(r.Namespace)
-		s.live[r.ID] = newLive(r)
+		s.live[r.ID] = s.newLive(r, moments[r.ID])
 	}
 	return s.queue.Start(context.WithoutCancel(ctx), s.runJob)
 }
@@ -131,7 +144,10 @@ func (s *Service) Housekeep(ctx context.Context) {
 			return
 		case <-time.After(time.Minute):
 			s.execs.expire(time.Now().Add(-keepExec))
-			if err := s.store.ExpireCalls(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			if err := s.time.note(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("the time could not be noted", "error", err)
+			}
+			if err := s.store.ExpireCalls(ctx, s.time.now()); err != nil && ctx.Err() == nil {
 				s.log.Error("old idempotency keys could not be removed", "error", err)
 			}
 			if err := s.store.ExpireEvents(ctx, time.Now().Add(-eventLife)); err != nil && ctx.Err() == nil {
@@ -141,12 +157,10 @@ func (s *Service) Housekeep(ctx context.Context) {
 	}
 }
 
-func newLive(r sandbox.Sandbox) *live {
-	l := &live{state: r}
-	l.touch()
-	if r.LastUsedAt != nil {
-		l.used.Store(r.LastUsedAt.UnixMilli())
-	}
+func (s *Service) newLive(r sandbox.Sandbox, m Moments) *live {
+	l := &live{state: r, time: s.time, made: m.Made}
+	l.used.Store(m.Used.UnixMilli())
+	l.kept.Store(m.Used.UnixMilli())
 	l.ctx, l.end = context.WithCancel(context.Background())
 	switch {
 	case r.Mode == sandbox.Stateful:

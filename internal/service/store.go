@@ -12,11 +12,17 @@ import (
 // concurrent use; storetest is the suite that every store passes.
 type Store interface {
 	// PutSandbox inserts or replaces the record with that id.
-	PutSandbox(ctx context.Context, s sandbox.Sandbox) error
+	PutSandbox(ctx context.Context, s sandbox.Sandbox, m Moments) error
 	// DeleteSandbox is nil for what is gone.
 	DeleteSandbox(ctx context.Context, id string, mode sandbox.Mode) error
 	// AllSandboxes are those of every namespace, the oldest first.
 	AllSandboxes(ctx context.Context) ([]sandbox.Sandbox, error)
+	// Moments are those of every sandbox, by id; one from before they were kept is missing.
+	Moments(ctx context.Context) (map[string]Moments, error)
+	// Clock is what PutClock kept last, if it did.
+	Clock(ctx context.Context) (n ClockNote, noted bool, err error)
+	// PutClock keeps the line of time.
+	PutClock(ctx context.Context, n ClockNote) error
 	// ListSandboxes gives one page and how many match in all.
 	ListSandboxes(ctx context.Context, q SandboxQuery) ([]sandbox.Sandbox, int, error)
 
@@ -36,7 +42,7 @@ type Store interface {
 	EndCall(ctx context.Context, c Call) error
 	// ForgetCall removes the note of a call, so that it can be made again.
 	ForgetCall(ctx context.Context, scope, key string) error
-	// ExpireCalls removes the notes whose time is over.
+	// ExpireCalls removes the notes whose time is over; now is on the line of time, as their Expires.
 	ExpireCalls(ctx context.Context, now time.Time) error
 
 	// AddEvent keeps an event of a namespace and answers its seq.
@@ -113,6 +119,7 @@ type Call struct {
 	Run     string   // of which run of the server; a note of another run that has no answer was cut off
 	Done    bool
 	Answer  Answer
+	Begun   time.Time // on the line of time, as Expires
 	Expires time.Time
 }
 

@@ -27,6 +27,8 @@ func Run(t *testing.T, open func(*testing.T) service.Store, reopen func(*testing
 		{"a call is begun once", begunOnce},
 		{"the answer of a call outlives the store", answerOutlives},
 		{"old calls expire", callsExpire},
+		{"the time of calls is their own", callsTime},
+		{"moments and the clock outlive the store", clockOutlives},
 		{"events keep their order over a restart, and are used once", eventsInOrder},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, open(t), reopen) })
@@ -64,8 +66,8 @@ func sandboxesOutlive(t *testing.T, s service.Store, reopen func(*testing.T, ser
 	ctx := t.Context()
 	stateful, ephemeral := record(1), record(2)
 	ephemeral.Mode = sandbox.Ephemeral
-	ok(t, s.PutSandbox(ctx, stateful))
-	ok(t, s.PutSandbox(ctx, ephemeral))
+	ok(t, s.PutSandbox(ctx, stateful, service.Moments{}))
+	ok(t, s.PutSandbox(ctx, ephemeral, service.Moments{}))
 	s = reopen(t, s)
 	if diff := cmp.Diff([]sandbox.Sandbox{stateful, ephemeral}, must(s.AllSandboxes(ctx))(t)); diff != "" {
 		t.Errorf("after a restart (-want +got):\n%s", diff)
@@ -81,11 +83,11 @@ func sandboxesOutlive(t *testing.T, s service.Store, reopen func(*testing.T, ser
 func listed(t *testing.T, s service.Store, _ func(*testing.T, service.Store) service.Store) {
 	ctx := t.Context()
 	for i := range 5 {
-		ok(t, s.PutSandbox(ctx, record(i)))
+		ok(t, s.PutSandbox(ctx, record(i), service.Moments{}))
 	}
 	other := record(9)
 	other.Namespace = "other"
-	ok(t, s.PutSandbox(ctx, other))
+	ok(t, s.PutSandbox(ctx, other, service.Moments{}))
 	for _, c := range []struct {
 		name  string
 		query service.SandboxQuery
@@ -118,9 +120,9 @@ func listed(t *testing.T, s service.Store, _ func(*testing.T, service.Store) ser
 
 func replaced(t *testing.T, s service.Store, _ func(*testing.T, service.Store) service.Store) {
 	r := record(1)
-	ok(t, s.PutSandbox(t.Context(), r))
+	ok(t, s.PutSandbox(t.Context(), r, service.Moments{}))
 	r.Status = sandbox.LostNow
-	ok(t, s.PutSandbox(t.Context(), r))
+	ok(t, s.PutSandbox(t.Context(), r, service.Moments{}))
 	if got := must(s.AllSandboxes(t.Context()))(t); len(got) != 1 || got[0].Status != sandbox.LostNow {
 		t.Errorf("after a second put: %v", got)
 	}
@@ -170,7 +172,7 @@ func cascade(t *testing.T, s service.Store, _ func(*testing.T, service.Store) se
 }
 
 func note(key string, expires time.Duration) service.Call {
-	return service.Call{Scope: "root POST /x", Key: key, Body: [32]byte{1}, Run: "run_1", Expires: time.Now().Add(expires)}
+	return service.Call{Scope: "root POST /x", Key: key, Body: [32]byte{1}, Run: "run_1", Begun: time.Now(), Expires: time.Now().Add(expires)}
 }
 
 func begunOnce(t *testing.T, s service.Store, _ func(*testing.T, service.Store) service.Store) {
@@ -263,5 +265,46 @@ func eventsInOrder(t *testing.T, s service.Store, reopen func(*testing.T, servic
 	ok(t, s.ExpireEvents(ctx, now.Add(time.Hour)))
 	if d := add("one", "sb_1", "deleted", now); d <= c {
 		t.Errorf("seq %d was used before", d)
+	}
+}
+
+// callsTime: what the store's own clock says counts for nothing.
+func callsTime(t *testing.T, s service.Store, _ func(*testing.T, service.Store) service.Store) {
+	long := time.Now().Add(-100 * 24 * time.Hour)
+	c := note("k", 0)
+	c.Begun, c.Expires = long, long.Add(time.Hour)
+	must(first(s.BeginCall(t.Context(), c)))(t)
+	c.Begun = long.Add(time.Hour - time.Second)
+	if _, fresh, err := s.BeginCall(t.Context(), c); fresh || err != nil {
+		t.Errorf("within its hour: %v, %v", fresh, err)
+	}
+	c.Begun = long.Add(time.Hour)
+	if _, fresh, err := s.BeginCall(t.Context(), c); !fresh || err != nil {
+		t.Errorf("after its hour: %v, %v", fresh, err)
+	}
+}
+
+func clockOutlives(t *testing.T, s service.Store, reopen func(*testing.T, service.Store) service.Store) {
+	ctx := t.Context()
+	if n, noted, err := s.Clock(ctx); noted || err != nil || n != (service.ClockNote{}) {
+		t.Errorf("an empty store: %v, %v, %v", n, noted, err)
+	}
+	at := time.UnixMilli(1_700_000_000_123)
+	want := map[string]service.Moments{}
+	for i := range 2 {
+		r, m := record(i), service.Moments{Made: at.Add(time.Duration(i) * time.Hour), Used: at.Add(time.Duration(i) * time.Minute)}
+		ok(t, s.PutSandbox(ctx, r, service.Moments{Made: at, Used: at}))
+		ok(t, s.PutSandbox(ctx, r, m))
+		want[r.ID] = m
+	}
+	note := service.ClockNote{Boot: "a", Origin: time.Unix(0, 1_700_000_000_123_456_789), Ahead: -time.Hour - 1, Seen: time.Unix(0, 1_800_000_000_000_000_001)}
+	ok(t, s.PutClock(ctx, service.ClockNote{Boot: "before"}))
+	ok(t, s.PutClock(ctx, note))
+	s = reopen(t, s)
+	if got, noted, err := s.Clock(ctx); !noted || err != nil || got != note {
+		t.Errorf("after a restart: %v, %v, %v; want %v", got, noted, err, note)
+	}
+	if diff := cmp.Diff(want, must(s.Moments(ctx))(t)); diff != "" {
+		t.Errorf("moments after a restart (-want +got):\n%s", diff)
 	}
 }

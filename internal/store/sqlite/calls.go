@@ -9,13 +9,12 @@ import (
 
 // BeginCall notes a call, unless there is a note of that key: then it answers that one and false.
 func (s *Store) BeginCall(ctx context.Context, c service.Call) (service.Call, bool, error) {
-	now := time.Now().Unix()
 	tx, err := s.quick.BeginTx(ctx, nil)
 	if err != nil {
 		return c, false, internal(err)
 	}
 	defer tx.Rollback() //nolint:errcheck // nil after Commit
-	if _, err := tx.ExecContext(ctx, `DELETE FROM calls WHERE scope = ? AND key = ? AND expires <= ?`, c.Scope, c.Key, now); err != nil {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM calls WHERE scope = ? AND key = ? AND expires <= ?`, c.Scope, c.Key, c.Begun.Unix()); err != nil {
 		return c, false, internal(err)
 	}
 	r, err := tx.ExecContext(ctx, `

@@ -17,7 +17,7 @@ func (s *Store) writer(mode sandbox.Mode) *sql.DB {
 }
 
 // PutSandbox inserts or replaces the record with that id.
-func (s *Store) PutSandbox(ctx context.Context, r sandbox.Sandbox) error {
+func (s *Store) PutSandbox(ctx context.Context, r sandbox.Sandbox, m service.Moments) error {
 	record, err := json.Marshal(r)
 	if err != nil {
 		return internal(err)
@@ -27,12 +27,12 @@ func (s *Store) PutSandbox(ctx context.Context, r sandbox.Sandbox) error {
 		return internal(err)
 	}
 	_, err = s.writer(r.Mode).ExecContext(ctx, `
-		INSERT INTO sandboxes (id, namespace, name, language, mode, status, labels, created_at, updated_at, record)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		INSERT INTO sandboxes (id, namespace, name, language, mode, status, labels, created_at, updated_at, record, made, used)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET name = excluded.name, status = excluded.status, labels = excluded.labels,
-			updated_at = excluded.updated_at, record = excluded.record`,
+			updated_at = excluded.updated_at, record = excluded.record, made = excluded.made, used = excluded.used`,
 		r.ID, r.Namespace, r.Name, r.Language, string(r.Mode), string(r.Status), string(labels), r.CreatedAt.String(),
-		r.UpdatedAt.String(), string(record))
+		r.UpdatedAt.String(), string(record), m.Made.UnixMilli(), m.Used.UnixMilli())
 	return internal(err)
 }
 
