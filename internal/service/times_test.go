@@ -96,7 +96,7 @@ func (w *world) start() {
 	if err != nil {
 		w.Fatal(err)
 	}
-	w.Service = service.New(service.Config{
+	w.Service = service.New(service.Config{Queue: noQueue{},
 		Policy: policy.Default(), Store: w.store, Runtime: still{}, RootToken: "x", Log: slog.New(slog.DiscardHandler), Output: output, Clock: w.clock,
 	})
 	if err := w.Start(w.Context()); err != nil {
@@ -299,3 +299,17 @@ func (w *world) open() *sql.DB {
 	}
 	return db
 }
+
+// noQueue has no jobs.
+type noQueue struct{ service.Queue }
+
+// Start implements service.Queue.
+func (noQueue) Start(context.Context, func(context.Context, service.JobSpec) service.JobOutcome) error {
+	return nil
+}
+
+// Pause implements service.Queue.
+func (noQueue) Pause() {}
+
+// Close implements service.Queue.
+func (noQueue) Close(context.Context) error { return nil }

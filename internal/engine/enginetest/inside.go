@@ -52,6 +52,7 @@ var inside = []testCase{
 		if err := t.x.Control(agent.Control{Cols: 100, Rows: 40}); err != nil {
 			s.t.Error(err)
 		}
+		t.types("\n") // Python may be about to read when the signal comes, and then heeds it after that
 		t.sees("size 100 40")
 		t.types("\x03")
 		if exit := t.end(); exit.Code != 7 {

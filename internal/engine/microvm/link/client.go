@@ -259,7 +259,10 @@ func (x *Exec) Usage() (sandbox.Usage, bool) {
 }
 
 // Close implements engine.Exec.
-func (x *Exec) Close() { x.stream.Close() }
+func (x *Exec) Close() {
+	_ = x.stream.SetDeadline(past) // a stream that is closed can still be read from
+	x.stream.Close()
+}
 
 // Network is the inside of the machine's network.
 func (c *Client) Network() engine.Network { return inside{c} }

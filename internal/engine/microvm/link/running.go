@@ -60,6 +60,7 @@ func (x *running) serve() {
 		default: // nobody is there any more
 			switch {
 			case run.Stays:
+				_ = x.s.SetDeadline(past) // what it says is dropped, and holds it up nowhere
 			case run.Terminal != nil:
 				x.x.Close() // its session hears of it
 			default:

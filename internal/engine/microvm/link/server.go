@@ -189,7 +189,9 @@ func (g *Guest) pass(ctx context.Context, m engine.Machine) (a answer, then func
 	}
 	return a, func(s *conn) {
 		go func() {
-			_, _ = io.Copy(c, s.r)
+			if _, err := io.Copy(c, s.r); err != nil {
+				_, _ = io.Copy(io.Discard, s.r) // the agent has refused more, and its reason is on the way: a stream that nobody reads would stand still
+			}
 			c.Close() // the daemon is done with it
 		}()
 		_, _ = io.Copy(s.Conn, c.Rest())
