@@ -1,0 +1,450 @@
+package jobs
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/sandbox"
+)
+
+// world is a queue whose programs are functions.
+type world struct {
+	*testing.T
+	*Queue
+	o   Options
+	run func(ctx context.Context, j service.JobSpec) service.JobOutcome
+}
+
+func openWorld(t *testing.T, change func(*Options)) *world {
+	t.Helper()
+	w := &world{T: t, o: Options{
+		Dir: t.TempDir(), Concurrency: 4, MaxQueued: 100_000, MaxQueuedInAll: 1_000_000, Keep: time.Hour, Secret: []byte("secret"),
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}}
+	if change != nil {
+		change(&w.o)
+	}
+	w.run = func(context.Context, service.JobSpec) service.JobOutcome { return exits(0) }
+	w.open()
+	t.Cleanup(func() { _ = w.Close(context.Background()) })
+	return w
+}
+
+func (w *world) open() {
+	w.Helper()
+	q, err := Open(w.Context(), w.o)
+	if err != nil {
+		w.Fatal(err)
+	}
+	q.back = backoff{first: time.Millisecond, most: 10 * time.Millisecond, busy: time.Millisecond}
+	w.Queue = q
+}
+
+func (w *world) start() {
+	w.Helper()
+	if err := w.Start(w.Context(), func(ctx context.Context, j service.JobSpec) service.JobOutcome { return w.run(ctx, j) }); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// crash is the process's end: nothing is written any more.
+func (w *world) crash() {
+	w.Helper()
+	w.Pause()
+	w.end()
+	if err := w.db.Close(); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func exits(code int) service.JobOutcome {
+	return service.JobOutcome{Result: &sandbox.ExecResult{ExitCode: code, TerminationReason: sandbox.Exited, Stdout: "out"}}
+}
+
+func fails(code sandbox.Code) service.JobOutcome {
+	return service.JobOutcome{Err: sandbox.Errorf(code, nil, "no")}
+}
+
+func (w *world) submit(change func(*service.JobSpec)) string {
+	w.Helper()
+	j := service.JobSpec{ID: sandbox.NewID(sandbox.JobPrefix), Namespace: "a", MaxAttempts: 1}
+	if change != nil {
+		change(&j)
+	}
+	job, err := w.Submit(w.Context(), j)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if job.Status != sandbox.JobQueued && job.Status != sandbox.JobRunning && !job.Status.Ended() {
+		w.Errorf("submitted: %+v", job)
+	}
+	return job.ID
+}
+
+func of(namespace string) func(*service.JobSpec) {
+	return func(j *service.JobSpec) { j.Namespace = namespace }
+}
+
+// ends waits until a job has ended.
+func (w *world) ends(namespace, id string) sandbox.Job {
+	w.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
+		j, _, err := w.Job(w.Context(), namespace, id)
+		if err != nil {
+			w.Fatal(err)
+		}
+		if j.Status.Ended() {
+			return j
+		}
+		if time.Now().After(end) {
+			w.Fatalf("it does not end: %+v", j)
+		}
+	}
+}
+
+func (w *world) wants(what string, j sandbox.Job, status sandbox.JobStatus, attempts int) {
+	w.Helper()
+	if j.Status != status || j.Attempts != attempts {
+		w.Errorf("%s: %s after %d attempts, want %s after %d (%+v)", what, j.Status, j.Attempts, status, attempts, j.Error)
+	}
+}
+
+func TestWhatBecomesOfAJob(t *testing.T) {
+	w := openWorld(t, nil)
+	tries := map[string]int{}
+	var mu sync.Mutex
+	w.run = func(_ context.Context, j service.JobSpec) service.JobOutcome {
+		mu.Lock()
+		defer mu.Unlock()
+		tries[j.ID]++
+		switch word, _, _ := strings.Cut(*j.Request.Code, " "); word {
+		case "fail":
+			return exits(3)
+		case "late":
+			return service.JobOutcome{Result: &sandbox.ExecResult{ExitCode: 124, TimedOut: true, TerminationReason: sandbox.TimedOut}}
+		case "third":
+			return exits(max(0, 3-tries[j.ID]))
+		case "busy":
+			if tries[j.ID] < 4 {
+				return fails(sandbox.QuotaExceeded)
+			}
+		case "wrong":
+			return fails(sandbox.UserNotFound)
+		case "lost":
+			return fails(sandbox.Lost)
+		}
+		return exits(0)
+	}
+	w.start()
+	for _, c := range []struct {
+		code     string
+		most     int
+		status   sandbox.JobStatus
+		attempts int
+	}{
+		{"ok", 1, sandbox.JobSucceeded, 1}, {"fail", 1, sandbox.JobFailed, 1}, {"fail", 3, sandbox.JobFailed, 3}, {"late", 1, sandbox.JobTimedOut, 1},
+		{"third", 5, sandbox.JobSucceeded, 3}, {"busy", 1, sandbox.JobSucceeded, 1}, {"wrong", 5, sandbox.JobFailed, 1}, {"lost", 1, sandbox.JobFailed, maxCut + 1},
+	} {
+		id := w.submit(func(j *service.JobSpec) { j.Request.Code, j.MaxAttempts = &c.code, c.most })
+		j := w.ends("a", id)
+		w.wants(fmt.Sprintf("%s, at most %d", c.code, c.most), j, c.status, c.attempts)
+		if has := j.Result != nil; has == (j.Error != nil) || j.FinishedAt == nil || j.StartedAt == nil || j.StartedAt.Before(j.CreatedAt.Time) {
+			t.Errorf("%s: %+v", c.code, j)
+		}
+	}
+}
+
+func TestOnesThousandsDelayNoOthersOne(t *testing.T) {
+	w := openWorld(t, nil)
+	var before int
+	var mu sync.Mutex
+	w.run = func(_ context.Context, j service.JobSpec) service.JobOutcome {
+		time.Sleep(time.Millisecond)
+		mu.Lock()
+		defer mu.Unlock()
+		before++
+		return exits(0)
+	}
+	tx, err := w.db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10_000 { // as Submit does, in one transaction
+		if _, err := tx.Exec(`INSERT INTO jobs (id, namespace, status, priority, max_attempts, created_at, spec) VALUES (?, 'greedy', 'queued', 10, 1, ?, CAST('{"Namespace":"greedy"}' AS BLOB))`,
+			fmt.Sprintf("job_%012d", i), sandbox.Now().String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	id := w.submit(of("modest"))
+	w.wants("the other's one", w.ends("modest", id), sandbox.JobSucceeded, 1)
+	mu.Lock()
+	defer mu.Unlock()
+	if before > 200 {
+		t.Errorf("%d of the 10,000 came before it", before)
+	}
+}
+
+func TestTheHighestPriorityBeginsFirst(t *testing.T) {
+	w := openWorld(t, func(o *Options) { o.Concurrency = 1 })
+	var order []int
+	w.run = func(_ context.Context, j service.JobSpec) service.JobOutcome {
+		order = append(order, j.Priority)
+		return exits(0)
+	}
+	var ids []string
+	for _, p := range []int{0, -10, 10, 3, -1, 10} {
+		ids = append(ids, w.submit(func(j *service.JobSpec) { j.Priority = p }))
+	}
+	w.start()
+	for _, id := range ids {
+		w.ends("a", id)
+	}
+	if got := fmt.Sprint(order); got != "[10 10 3 0 -1 -10]" {
+		t.Error(got)
+	}
+}
+
+func TestNamespacesHaveNoMoreThanTheirShareAtOnce(t *testing.T) {
+	w := openWorld(t, func(o *Options) { o.Concurrency, o.PerNamespace = 4, 2 })
+	var mu sync.Mutex
+	now, most := map[string]int{}, map[string]int{}
+	w.run = func(_ context.Context, j service.JobSpec) service.JobOutcome {
+		mu.Lock()
+		now[j.Namespace]++
+		most[j.Namespace] = max(most[j.Namespace], now[j.Namespace])
+		mu.Unlock()
+		time.Sleep(5 * time.Millisecond)
+		mu.Lock()
+		now[j.Namespace]--
+		mu.Unlock()
+		return exits(0)
+	}
+	w.start()
+	var ids []string
+	for range 20 {
+		ids = append(ids, w.submit(nil))
+	}
+	for _, id := range ids {
+		w.ends("a", id)
+	}
+	if most["a"] != 2 {
+		t.Errorf("%d at once", most["a"])
+	}
+}
+
+func TestAJobIsCancelledInEachState(t *testing.T) {
+	w := openWorld(t, func(o *Options) { o.Concurrency = 1 })
+	running := make(chan struct{}, 1)
+	w.run = func(ctx context.Context, j service.JobSpec) service.JobOutcome {
+		running <- struct{}{}
+		<-ctx.Done()
+		return service.JobOutcome{Result: &sandbox.ExecResult{TerminationReason: sandbox.Cancelled, ExitCode: 137}}
+	}
+	w.start()
+	first, second := w.submit(nil), w.submit(nil)
+	<-running
+	for id, attempts := range map[string]int{second: 0, first: 1} {
+		j, err := w.Cancel(t.Context(), "a", id)
+		if err != nil {
+			t.Error(err)
+		}
+		w.wants("cancelled", j, sandbox.JobCancelled, attempts)
+		if _, err := w.Cancel(t.Context(), "a", id); sandbox.CodeOf(err) != sandbox.AlreadyFinished {
+			t.Errorf("again: %v", err)
+		}
+	}
+	for _, id := range []string{first, "job_nobody"} {
+		if _, err := w.Cancel(t.Context(), "b", id); sandbox.CodeOf(err) != sandbox.NotFound {
+			t.Errorf("another's: %v", err)
+		}
+	}
+}
+
+func TestACrashLosesNoJobAndRepeatsWhatRan(t *testing.T) {
+	w := openWorld(t, func(o *Options) { o.Concurrency = 2 })
+	running := make(chan string, 10)
+	hang := make(chan struct{})
+	w.run = func(_ context.Context, j service.JobSpec) service.JobOutcome {
+		running <- j.ID
+		<-hang
+		return exits(0)
+	}
+	w.start()
+	var ids []string
+	for range 5 {
+		ids = append(ids, w.submit(nil))
+	}
+	ran := map[string]int{<-running: 2, <-running: 2}
+	w.crash()
+	close(hang)
+	w.run = func(context.Context, service.JobSpec) service.JobOutcome { return exits(0) }
+	w.open()
+	w.start()
+	for _, id := range ids {
+		w.wants("after the crash", w.ends("a", id), sandbox.JobSucceeded, max(1, ran[id]))
+	}
+}
+
+func TestAJobThatEndsServersEnds(t *testing.T) {
+	w := openWorld(t, nil)
+	running, hang := make(chan struct{}), make(chan struct{})
+	defer close(hang)
+	w.run = func(context.Context, service.JobSpec) service.JobOutcome {
+		running <- struct{}{}
+		<-hang
+		return exits(0)
+	}
+	w.start()
+	id := w.submit(nil)
+	for range maxCut + 1 {
+		<-running
+		w.crash()
+		w.open()
+		w.start()
+	}
+	j := w.ends("a", id)
+	w.wants("at last", j, sandbox.JobFailed, maxCut+1)
+	if j.Error == nil || j.Error.Code != sandbox.Lost {
+		t.Errorf("%+v", j.Error)
+	}
+}
+
+func TestAFullQueueRefusesAndSaysWhenToTryAgain(t *testing.T) {
+	w := openWorld(t, func(o *Options) { o.MaxQueued, o.MaxQueuedInAll = 2, 3 })
+	w.submit(nil)
+	w.submit(nil)
+	for namespace, want := range map[string]sandbox.Code{"a": sandbox.QuotaExceeded, "c": sandbox.Capacity} {
+		if namespace == "c" {
+			w.submit(of("b"))
+		}
+		_, err := w.Submit(t.Context(), service.JobSpec{ID: sandbox.NewID(sandbox.JobPrefix), Namespace: namespace, MaxAttempts: 1})
+		var e *sandbox.Error
+		if !errors.As(err, &e) || e.Code != want || e.RetryAfterSecs == 0 {
+			t.Errorf("%s: %v, want %s", namespace, err, want)
+		}
+	}
+}
+
+func TestLargeResultsAreFilesThatGoWithTheirJobs(t *testing.T) {
+	w := openWorld(t, nil)
+	big := strings.Repeat("x", 3*inRow)
+	w.run = func(context.Context, service.JobSpec) service.JobOutcome {
+		o := exits(0)
+		o.Result.Stdout = big
+		return o
+	}
+	w.start()
+	id := w.submit(nil)
+	if j := w.ends("a", id); j.Result == nil || j.Result.Stdout != big {
+		t.Errorf("%+v", j)
+	}
+	files := func() []string {
+		names, err := filepath.Glob(filepath.Join(w.o.Dir, "job_*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	if st, err := os.Stat(w.file(id)); err != nil || st.Mode().Perm() != 0o600 || len(files()) != 1 {
+		t.Errorf("%v, %v", files(), err)
+	}
+	if err := os.WriteFile(filepath.Join(w.o.Dir, "job_orphan.json.draft"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.forget(t.Context(), time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.Job(t.Context(), "a", id); sandbox.CodeOf(err) != sandbox.NotFound || len(files()) > 0 {
+		t.Errorf("after its time: %v, %v", err, files())
+	}
+}
+
+func TestAnEndIsToldSignedUntilItIsHeard(t *testing.T) {
+	loopback := netip.MustParsePrefix("127.0.0.0/8")
+	w := openWorld(t, func(o *Options) { o.CallbackAllow = []netip.Prefix{loopback} })
+	type call struct {
+		body  []byte
+		stamp string
+		sign  string
+	}
+	calls := make(chan call, 10)
+	refuse := 2
+	h := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if refuse--; refuse >= 0 {
+			http.Redirect(rw, r, "/elsewhere", http.StatusFound)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		calls <- call{body, r.Header.Get(TimestampHeader), r.Header.Get(SignatureHeader)}
+	}))
+	defer h.Close()
+	w.start()
+	id := w.submit(func(j *service.JobSpec) { j.CallbackURL = h.URL + "/hook" })
+	c := <-calls
+	if want := "sha256=" + Sign(w.CallbackKey("a"), c.stamp, c.body); c.sign != want {
+		t.Errorf("signed %s, want %s", c.sign, want)
+	}
+	if !bytes.Contains(c.body, []byte(id)) || !bytes.Contains(c.body, []byte(`"succeeded"`)) {
+		t.Errorf("%s", c.body)
+	}
+	if w.CallbackKey("a") == w.CallbackKey("b") {
+		t.Error("namespaces share a key")
+	}
+}
+
+func TestNoCallbackGoesToPrivateAddresses(t *testing.T) {
+	w := openWorld(t, nil)
+	h := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was called") }))
+	defer h.Close()
+	_, port, _ := strings.Cut(strings.TrimPrefix(h.URL, "http://"), ":")
+	for _, host := range []string{"127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "[::1]", "0.0.0.0"} {
+		res, err := w.callbackClient().Post("http://"+host+":"+port, "text/plain", nil)
+		if err == nil {
+			res.Body.Close()
+			t.Errorf("%s was called", host)
+		}
+	}
+}
+
+func TestListsArePagedAndFiltered(t *testing.T) {
+	w := openWorld(t, nil)
+	for range 3 {
+		w.submit(nil)
+	}
+	w.submit(of("b"))
+	rows, total, err := w.Jobs(t.Context(), service.JobQuery{Namespace: "a", Status: "queued", Paging: service.Paging{Page: 2, PerPage: 2}})
+	if err != nil || len(rows) != 1 || total != 3 {
+		t.Errorf("%d of %d, %v", len(rows), total, err)
+	}
+	if _, _, err := w.Jobs(t.Context(), service.JobQuery{Namespace: "a", Paging: service.Paging{Page: 1, PerPage: 2, Sort: "spec"}}); err == nil {
+		t.Error("sorted by what nobody may see")
+	}
+	var mode, sync string
+	for pragma, into := range map[string]*string{"journal_mode": &mode, "synchronous": &sync} {
+		if err := w.db.QueryRow("PRAGMA " + pragma).Scan(into); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			t.Fatal(err)
+		}
+	}
+	if mode != "wal" || sync != "2" {
+		t.Errorf("journal_mode %s, synchronous %s: a job that was accepted may go with the power", mode, sync)
+	}
+}
