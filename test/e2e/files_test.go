@@ -1,0 +1,122 @@
+package e2e_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"outpost.run/outpost/sandbox"
+)
+
+func TestALargeFileGoesThroughALittleMemory(t *testing.T) {
+	s := newServer(t)
+	leakCheck(t, s)
+	r := stateful()
+	r.ResourceLimits = &sandbox.LimitsRequest{MemoryMB: new(64), DiskMB: new(512)}
+	made := s.box(t, r)
+	const size = 256 << 20
+	random := rand.NewChaCha8([32]byte{})
+	sum := sha256.New()
+	before := s.peak(t)
+	if err := s.PutFile(t.Context(), made.ID, "big", io.TeeReader(io.LimitReader(random, size), sum), size, 0); err != nil {
+		t.Fatal(err)
+	}
+	f, err := s.GetFile(t.Context(), made.ID, "big", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := sha256.New()
+	if n, err := io.Copy(back, f); n != size || err != nil || f.Size != size {
+		t.Errorf("%d of %d bytes, %v", n, f.Size, err)
+	}
+	f.Close()
+	if !bytes.Equal(back.Sum(nil), sum.Sum(nil)) {
+		t.Error("another file came back")
+	}
+	if out := clean(t, s.python(t, made.ID, "import hashlib; print(hashlib.file_digest(open('big', 'rb'), 'sha256').hexdigest())")); out != hex.EncodeToString(sum.Sum(nil)) {
+		t.Error("another file is inside")
+	}
+	if more := s.peak(t) - before; more > 64<<20 {
+		t.Errorf("the server's memory grew by %d MiB for %d", more>>20, size>>20)
+	}
+	err = s.PutFile(t.Context(), made.ID, "more", io.LimitReader(random, 2*size), -1, 0)
+	if sandbox.CodeOf(err) != sandbox.DiskFull {
+		t.Errorf("more than the disk holds: %v", err)
+	}
+	if out := clean(t, s.python(t, made.ID, "import os; print(sorted(os.listdir('.')))")); out != "['big', 'main.py']" {
+		t.Errorf("left of it: %s", out)
+	}
+}
+
+// peak is the most memory that the server ever had, in bytes.
+func (s *server) peak(t *testing.T) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmHWM:")
+	kb, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kb << 10
+}
+
+func TestCpGoesBothWays(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	here := t.TempDir()
+	write := func(name, text string, mode os.FileMode) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(here, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(here, name), []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("tree/run", "#!/bin/sh\necho ran\n", 0o755)
+	write("tree/sub/ü", "deep", 0o644)
+	if err := os.Symlink("run", filepath.Join(here, "tree/link")); err != nil {
+		t.Fatal(err)
+	}
+	cp := func(args ...string) {
+		t.Helper()
+		if out, err := shared.command(append([]string{"cp"}, args...)...); err != nil {
+			t.Fatalf("cp %v: %v %s", args, err, out)
+		}
+	}
+	cp(filepath.Join(here, "tree"), made.ID+":in")
+	cp(filepath.Join(here, "tree/run"), made.ID+":alone/")
+	if out := clean(t, shared.python(t, made.ID, "import os, subprocess\nprint(subprocess.getoutput('./in/link'), subprocess.getoutput('./alone/run'), open('in/sub/ü').read(), os.readlink('in/link'))")); out != "ran ran deep run" {
+		t.Errorf("inside: %s", out)
+	}
+	cp(made.ID+":in", filepath.Join(here, "back"))
+	b, err := os.ReadFile(filepath.Join(here, "back/sub/ü"))
+	st, err2 := os.Stat(filepath.Join(here, "back/run"))
+	link, err3 := os.Readlink(filepath.Join(here, "back/link"))
+	if string(b) != "deep" || st == nil || st.Mode().Perm() != 0o755 || link != "run" {
+		t.Errorf("%q %v %q %v %v %v", b, st, link, err, err2, err3)
+	}
+	// What comes out may be anybody's work: it leaves the folder by no name and through no link.
+	clean(t, shared.python(t, made.ID, "import os\nos.makedirs('evil'); os.symlink('"+here+"', 'evil/out')"))
+	cp(made.ID+":evil", filepath.Join(here, "evil"))
+	clean(t, shared.python(t, made.ID, "import os\nos.unlink('evil/out'); os.makedirs('evil/out'); open('evil/out/planted', 'w').write('x')"))
+	_, _ = shared.command("cp", made.ID+":evil", filepath.Join(here, "evil"))
+	if _, err := os.Stat(filepath.Join(here, "planted")); err == nil {
+		t.Error("a sandbox wrote through a link of its own")
+	}
+	out, err := shared.command("cp", made.ID+":nowhere", here)
+	if err == nil || !strings.Contains(out, "file_not_found") {
+		t.Errorf("what is not there: %q, %v", out, err)
+	}
+}
