@@ -76,21 +76,16 @@ func newRuntime(ctx context.Context, c config.Config, m *metrics.Metrics, how *p
 	defaults := []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}
 	go prepareImages(ctx, images, defaults, how, log)
 	parts := node.Config{Engine: engine, Images: images, Default: defaults, Budget: int64(c.Images.StoreGB) << 30, Volumes: volumes, GPUs: gpus, Network: net,
-		Pool: node.PoolBounds{MaxIdle: c.Pool.MaxIdle, MaxBytes: int64(c.Pool.MaxMemoryMB) << 20}, Compiled: programs, Log: log, Observe: phases, Starts: startsOf(m)}
+		Pool: node.PoolBounds{MaxIdle: c.Pool.MaxIdle, MaxBytes: int64(c.Pool.MaxMemoryMB) << 20}, Compiled: programs, Log: log, Observe: phases, Watcher: m}
 	if micro != nil {
 		parts.MicroVM = micro
 	}
 	n := node.New(parts)
+	m.WatchMachines(n.Machines)
 	if c.Pool.MaxIdle > 0 {
 		m.WatchPool(n.Pool)
 	}
 	return n, lacks, n.ServeDeps(depsOptions(ctx, c, images))
-}
-
-// startsOf lets the metrics hear of each machine that is made.
-func startsOf(m *metrics.Metrics) func(engine string) (end func(error)) {
-	of := map[string]metrics.MachineStarts{"container": m.Starts("container"), "microvm": m.Starts("microvm")}
-	return func(engine string) func(error) { return of[engine].Begin() }
 }
 
 // imageOptions is what the configuration says on images; one alone is never larger than the store may be.

@@ -86,15 +86,6 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	if c.DataDir, err = filepath.EvalSymlinks(c.DataDir); err != nil { // what is mounted below it follows no links
 		return err
 	}
-	record, err := openAudit(ctx, c.Audit.File, log)
-	if err != nil {
-		return err
-	}
-	endTracing, err := startTracing(ctx, c.Tracing, log)
-	if err != nil {
-		return err
-	}
-	defer endTracing()
 	socket, err := net.Listen("tcp", c.Listen) // first: where that fails nothing else was done
 	if err != nil {
 		return err
@@ -120,6 +111,11 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	if err != nil {
 		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
 	}
+	records, err := openAudit(ctx, c.Audit, measures, log)
+	if err != nil {
+		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
+	}
+	defer records.Close()
 	queue, err := openQueue(ctx, c, log)
 	if err != nil {
 		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
@@ -128,9 +124,14 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	if err != nil {
 		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
 	}
+	tracer, stopTracing, err := openTracing(ctx, c.Tracing, measures, log)
+	if err != nil {
+		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
+	}
+	defer stopTracing()
 	svc := service.New(service.Config{
-		Policy: rules, Store: store, Runtime: machines, RootToken: token, Log: log, Ended: measures.ExecEnds,
-		Queue: queue, Output: output, MaxOutput: int64(c.Output.StreamMB) << 20, Clock: clock,
+		Policy: rules, Store: store, Runtime: machines, RootToken: token, Log: log, Ended: measures.ExecEnds, TimeOver: records.timeOver,
+		Queue: queue, Output: output, MaxOutput: int64(c.Output.StreamMB) << 20, Clock: clock, Tracer: tracer,
 	})
 	measures.WatchLoad(svc.Load)
 	if err := svc.Start(ctx); err != nil {
@@ -138,7 +139,7 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	}
 	web, err := server.New(server.Config{
 		Service: svc, Log: log, Version: version(), PerMinute: c.RateLimit.PerMinute, Burst: c.RateLimit.Burst,
-		Metrics: measures, MetricsAccess: c.Metrics.Access, Audit: record,
+		Metrics: measures, MetricsAccess: c.Metrics.Access, Audit: records.log, AuditRequired: c.Audit.Required, Tracer: tracer,
 	})
 	if err != nil {
 		return errors.Join(err, svc.Shutdown(context.WithoutCancel(ctx), 0, false))

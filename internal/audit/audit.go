@@ -1,116 +1,142 @@
-// Package audit writes who did what, a JSON object a line. Secrets, programs and environments are never in it.
+// Package audit keeps who created, ran, changed and deleted what: one line of JSON each, in a file that is only ever appended to. No
+// secret, code or value of an environment comes here, because an Entry has no place for it.
 package audit
 
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"sync"
+	"time"
+)
 
-	"outpost.run/outpost/sandbox"
+// Stdout stands where the file is named, of a log that goes to standard output.
+const Stdout = "-"
+
+// The outcomes of an Entry.
+const (
+	Begun   = "begun"   // it was let in, and is about to happen; its end has a line of its own
+	Done    = "done"    // it happened
+	Refused = "refused" // nothing was changed: the caller may not, or asked for what can't be
+	Failed  = "failed"  // the server could not do it, or not all of it
+	Gone    = "gone"    // the client went away before the end, which is not known here
 )
 
 // Entry is one line.
 type Entry struct {
-	At         sandbox.Time `json:"at"`
-	RequestID  string       `json:"request_id"`
-	Action     string       `json:"action"` // sandbox.create, exec.run, …
-	Credential string       `json:"credential,omitempty"`
-	Role       string       `json:"role,omitempty"`
-	Namespace  string       `json:"namespace,omitempty"`
-	Client     string       `json:"client"`           // address
-	Object     string       `json:"object,omitempty"` // what it is about: the sandbox, job, key or token
-	Made       string       `json:"made,omitempty"`   // what came of it: an id
-	Path       string       `json:"path,omitempty"`   // of a file
-	Status     int          `json:"status"`
-	Code       sandbox.Code `json:"code,omitempty"`
+	Time       time.Time         `json:"time"` // UTC
+	RequestID  string            `json:"request_id,omitempty"`
+	Action     string            `json:"action"` // what.verb, for example sandbox.create
+	Outcome    string            `json:"outcome"`
+	Repeated   bool              `json:"repeated,omitempty"` // it was the repeat of a call with the same Idempotency-Key, and nothing happened again
+	Status     int               `json:"status,omitempty"`
+	Code       string            `json:"code,omitempty"` // of the error
+	Reason     string            `json:"reason,omitempty"`
+	DurationMS float64           `json:"duration_ms,omitempty"`
+	Credential *Credential       `json:"credential"` // null: nobody that is known, or the server itself
+	Namespace  string            `json:"namespace,omitempty"`
+	Client     string            `json:"client,omitempty"` // address and port; empty: the server itself
+	Object     map[string]string `json:"object,omitempty"` // ids, ports and paths by kind
 }
 
-// Log is an audit log; its zero value, and nil, write nothing. All methods are safe for concurrent use.
+// Credential is whose call it was.
+type Credential struct {
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	Role      string `json:"role"`
+	Namespace string `json:"namespace"`
+}
+
+// Log is an audit log. All methods are safe for concurrent use.
 type Log struct {
 	path string
-	log  *slog.Logger
+	told func(error)
 
 	mu   sync.Mutex
-	w    io.WriteCloser
-	lost int // entries that could not be written since the last one that could
+	to   io.WriteCloser
+	torn bool // the last line broke off
 }
 
-// Open opens the file for appending; only its owner may read it. "-" is standard output.
-func Open(path string, log *slog.Logger) (*Log, error) {
-	l := &Log{path: path, log: log}
-	return l, l.Reopen()
+// Open opens the log at path, and makes it where it is missing, for its owner alone; told hears how each line went.
+func Open(path string, told func(error)) (*Log, error) {
+	l := &Log{path: path, told: told}
+	if path == Stdout {
+		l.to = os.Stdout
+		return l, nil
+	}
+	f, err := open(path)
+	l.to = f
+	return l, err
 }
 
-// Reopen opens the file anew, for who has moved it away.
-func (l *Log) Reopen() error {
-	if l == nil || l.path == "" {
-		return nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.path == "-" {
-		l.w = os.Stdout
-		return nil
-	}
-	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+// To is a log that writes to w, and has nothing to reopen.
+func To(w io.WriteCloser, told func(error)) *Log { return &Log{path: Stdout, to: w, told: told} }
+
+func open(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("the audit log can't be opened: %w", err)
 	}
-	if l.w != nil {
-		_ = l.w.Close()
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() { // a pipe that nobody reads would hold every call up
+		err = errors.New("it is no file; - is standard output")
 	}
-	l.w = f
-	return nil
-}
-
-// Ready says whether entries can be written: where the last one could not, it tries whether one can now. What changes something is
-// refused while this fails: an audit log that misses what happened is none.
-//
-// Error: Capacity.
-func (l *Log) Ready() error {
-	if l == nil || l.path == "" {
-		return nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.lost == 0 {
-		return nil
-	}
-	if err := l.write(map[string]any{"at": sandbox.Now(), "action": "audit.resumed", "lost": l.lost}); err != nil {
-		e := sandbox.Errorf(sandbox.Capacity, err, "the audit log can't be written, and nothing is changed without it; the operator must make room for it")
-		e.RetryAfterSecs = 5
-		return e
-	}
-	l.lost = 0
-	return nil
-}
-
-// Write adds an entry.
-func (l *Log) Write(e Entry) {
-	if l == nil || l.path == "" {
-		return
-	}
-	e.At = sandbox.Now()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.write(e); err != nil {
-		l.lost++
-		l.log.Error("the audit log could not be written; calls that change something are refused until it can", "error", err, "action", e.Action, "object", e.Object, "request_id", e.RequestID)
-	}
-}
-
-func (l *Log) write(v any) error {
-	line, err := json.Marshal(v)
 	if err != nil {
-		return err
+		return nil, errors.Join(fmt.Errorf("the audit log %s can't be used: %w", path, err), f.Close())
 	}
-	n, err := l.w.Write(append(line, '\n'))
-	if err != nil && n > 0 { // half a line: the next one begins on its own
-		_, err2 := l.w.Write([]byte("\n"))
-		err = errors.Join(err, err2)
+	return f, nil
+}
+
+// Write adds a line. When it returns nil the line survives the end of the process, but not that of the power.
+func (l *Log) Write(e Entry) error {
+	line, err := json.Marshal(e)
+	if err == nil {
+		err = l.write(append(line, '\n'))
 	}
+	l.told(err)
 	return err
+}
+
+func (l *Log) write(line []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.torn {
+		line = append([]byte{'\n'}, line...)
+	}
+	n, err := l.to.Write(line)
+	if n > 0 {
+		l.torn = n < len(line)
+	}
+	if err != nil {
+		return fmt.Errorf("a line of the audit log could not be written: %w", err)
+	}
+	return nil
+}
+
+// Reopen goes on in the file that is at the path by now, so that the old one can be moved away. On error the old one stays in use.
+func (l *Log) Reopen() error {
+	if l.path == Stdout {
+		return nil
+	}
+	f, err := open(l.path)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	old := l.to
+	l.to, l.torn = f, false
+	l.mu.Unlock()
+	return old.Close()
+}
+
+// Close closes the file.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.path == Stdout {
+		return nil
+	}
+	return l.to.Close()
 }

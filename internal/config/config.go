@@ -41,8 +41,8 @@ type Config struct {
 	Jobs      Jobs                `json:"jobs"`
 	Log       Log                 `json:"log"`
 	Metrics   Metrics             `json:"metrics"`
-	Tracing   Tracing             `json:"tracing"`
 	Audit     Audit               `json:"audit"`
+	Tracing   Tracing             `json:"tracing"`
 }
 
 // RateLimit is what one credential may call.
@@ -193,20 +193,22 @@ type Log struct {
 	Level  string `json:"level" enum:"debug,info,warn,error" doc:"the least that is logged: debug, info, warn or error"`
 }
 
-// Tracing sends what each call spends its time on to a collector.
-type Tracing struct {
-	Endpoint string  `json:"endpoint" doc:"address of an OpenTelemetry collector that takes OTLP over HTTP, as http://127.0.0.1:4318; empty: nothing is traced. OTEL_EXPORTER_OTLP_HEADERS counts too"`
-	Sample   float64 `json:"sample" minimum:"0" doc:"which part of the calls is traced, 0 to 1; one whose client traces it is, too"`
-}
-
-// Audit says where who did what is written.
-type Audit struct {
-	File string `json:"file" doc:"audit log, a JSON object a line; - is standard output, empty: there is none. SIGHUP opens it anew"`
-}
-
 // Metrics says who may read /metrics.
 type Metrics struct {
 	Access string `json:"access" enum:"open,operator,off" doc:"who may read /metrics: open, everyone; operator, credentials of that role; off, nobody"`
+}
+
+// Audit says where the server keeps who created, ran, changed and deleted what.
+type Audit struct {
+	File     string `json:"file" doc:"where a line of JSON is appended for each; -: standard output; empty: nowhere. SIGHUP opens it anew"`
+	Required bool   `json:"required" doc:"whether calls that can't be noted there first are refused"`
+}
+
+// Tracing says where the server tells of each call and its phases.
+type Tracing struct {
+	Endpoint string            `json:"endpoint" doc:"address of an OpenTelemetry collector, http or https (OTLP); empty: none"`
+	Sample   float64           `json:"sample" minimum:"0" maximum:"1" doc:"which part of the calls is told of"`
+	Headers  map[string]string `json:"headers" doc:"headers of the calls to the collector, credentials for example"`
 }
 
 // Default is the configuration of an operator who says nothing.
@@ -224,10 +226,10 @@ func Default() Config {
 			Python: p.Images["python"], Bash: p.Images["bash"], Node: p.Images["node"], Go: p.Images["go"], Rust: p.Images["rust"], StoreGB: 20,
 		},
 		Ports: Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container", MicroVM: MicroVM{VMM: "firecracker", Snapshots: true}},
-		Compiled: Compiled{KeepMB: 1024}, Tracing: Tracing{Sample: 1}, Output: Output{StreamMB: 256, KeepMB: 4096},
+		Compiled: Compiled{KeepMB: 1024}, Output: Output{StreamMB: 256, KeepMB: 4096},
 		Pool: Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, MaxQueued: 100_000, MaxQueuedInAll: 1_000_000, ResultsTTLHours: 168},
 		Disk: Disk{ReserveMB: 1024, Overcommit: 10}, DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
-		Metrics: Metrics{Access: "operator"},
+		Metrics: Metrics{Access: "operator"}, Tracing: Tracing{Sample: 1},
 	}
 }
 
@@ -270,18 +272,13 @@ func (c Config) check(faults *sandbox.Faults) {
 			faults.Add("policy.defaults."+name, "is over policy.maximum.%s (%v)", name, pair[1])
 		}
 	}
-	if u, err := url.Parse(c.Tracing.Endpoint); c.Tracing.Endpoint != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
-		faults.Add("tracing.endpoint", "must be http://HOST:PORT or https://…")
-	}
-	if c.Tracing.Sample > 1 {
-		faults.Add("tracing.sample", "must be 0 to 1")
-	}
 	for i, text := range c.Jobs.CallbackAllow {
 		if _, err := netip.ParsePrefix(text); err != nil {
 			faults.Add(fmt.Sprintf("jobs.callback_allow[%d]", i), "must be a block of addresses, as 10.0.0.0/8")
 		}
 	}
 	c.checkGPUs(faults)
+	c.checkWatching(faults)
 	if a, err := netip.ParseAddr(c.Ports.Bind); err != nil || a.Is4In6() {
 		faults.Add("ports.bind", "must be an IP address")
 	}
@@ -300,6 +297,28 @@ func (c Config) check(faults *sandbox.Faults) {
 		}
 	}
 }
+
+// checkWatching judges where the server tells of what it does.
+func (c Config) checkWatching(faults *sandbox.Faults) {
+	switch f := c.Audit.File; {
+	case f == "" && c.Audit.Required:
+		faults.Add("audit.required", "needs audit.file")
+	case f != "" && f != "-" && !strings.HasPrefix(f, "/"):
+		faults.Add("audit.file", "must be an absolute path, or - for standard output")
+	}
+	if e := c.Tracing.Endpoint; e != "" {
+		if u, err := url.Parse(e); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
+			faults.Add("tracing.endpoint", "must be http://HOST:PORT or https://HOST:PORT, with a path where the collector has one; credentials go into tracing.headers")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Tracing.Headers)) {
+		if !headerName.MatchString(name) || strings.ContainsAny(c.Tracing.Headers[name], "\r\n\x00") {
+			faults.Add(sandbox.Field("tracing.headers", name), "is no header")
+		}
+	}
+}
+
+var headerName = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
 
 var gpuKind = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,32}$`)
 

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,5 +85,33 @@ func TestAnEmptyFileIsTheDefaults(t *testing.T) {
 		if err != nil || c.Listen != config.Default().Listen || c.ForPolicy().Floor != sandbox.Development {
 			t.Errorf("%q: %+v, %v", file, c, err)
 		}
+	}
+}
+
+func TestWhereTheServerTellsOfItselfIsJudged(t *testing.T) {
+	for file, want := range map[string]string{
+		`audit: {required: true}`:                                                        "audit.required: needs audit.file",
+		`audit: {file: audit.log}`:                                                       "audit.file: must be an absolute path",
+		`audit: {file: "-", required: true}`:                                             "",
+		`audit: {file: /var/log/audit.log}`:                                              "",
+		`tracing: {endpoint: "localhost:4318"}`:                                          "tracing.endpoint: must be http://HOST:PORT",
+		`tracing: {endpoint: "grpc://localhost:4317"}`:                                   "tracing.endpoint",
+		`tracing: {endpoint: "http://user:word@localhost:4318"}`:                         "credentials go into tracing.headers",
+		`tracing: {sample: 2}`:                                                           "tracing.sample: must be at most 1",
+		`tracing: {headers: {"a b": x}}`:                                                 `tracing.headers`,
+		`tracing: {headers: {A: "x\ny"}}`:                                                "tracing.headers.A: is no header",
+		`tracing: {endpoint: "http://[::1]:4318", headers: {Authorization: "Bearer x"}}`: "",
+	} {
+		c, err := load(t, file, nil, nil)
+		if said := fmt.Sprint(err); err == nil && want != "" || !strings.Contains(said, want) || err != nil && want == "" {
+			t.Errorf("%s: %v, want %q", file, err, want)
+		}
+		if c.Tracing.Sample != 1 && c.Tracing.Sample != 2 {
+			t.Errorf("%s: sample is %v", file, c.Tracing.Sample)
+		}
+	}
+	c, err := load(t, "", nil, map[string]string{"tracing-headers": `{Authorization: Bearer x}`, "tracing-endpoint": "http://c:4318"})
+	if err != nil || c.Tracing.Headers["Authorization"] != "Bearer x" || c.Tracing.Endpoint != "http://c:4318" {
+		t.Errorf("%+v, %v", c.Tracing, err)
 	}
 }

@@ -33,7 +33,7 @@ func newCalls() calls {
 			Name: "outpost_http_requests_in_flight", Help: "HTTP calls that are not answered yet, open streams of events included.",
 		}),
 		onRoute: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "outpost_http_route_requests_in_flight", Help: "The same by method and pattern of the route: what each has to do now.",
+			Name: "outpost_http_route_requests_in_flight", Help: "Those of them that have found their route, by its method and pattern.",
 		}, []string{"method", "route"}),
 		answered: counter("outpost_http_requests_total",
 			"HTTP calls answered, by method, pattern of the route (none where there is none) and class of the status.", "method", "route", "status"),
@@ -50,14 +50,9 @@ func (c calls) all() []prometheus.Collector {
 // CallBegins counts a call that CallEnds will tell of.
 func (m *Metrics) CallBegins() { m.calls.inFlight.Inc() }
 
-// RouteBegins counts a call on its route until RouteEnds.
-func (m *Metrics) RouteBegins(method, route string) {
+// CallRouted counts a call that has found its route, as that names it; CallEnds says the same of it.
+func (m *Metrics) CallRouted(method, route string) {
 	m.calls.onRoute.WithLabelValues(method, route).Inc()
-}
-
-// RouteEnds takes back what RouteBegins counted.
-func (m *Metrics) RouteEnds(method, route string) {
-	m.calls.onRoute.WithLabelValues(method, route).Dec()
 }
 
 // CallEnds counts an answered call.
@@ -67,6 +62,9 @@ func (m *Metrics) CallEnds(c Call) {
 		route = "none"
 	}
 	m.calls.inFlight.Dec()
+	if c.Route != "" {
+		m.calls.onRoute.WithLabelValues(method, route).Dec()
+	}
 	m.calls.answered.WithLabelValues(method, route, class(c.Status)).Inc()
 	m.calls.took.WithLabelValues(method, route).Observe(c.Took.Seconds())
 	if c.Code != "" {

@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"cmp"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -50,32 +49,6 @@ func (m *Metrics) ExecEnds(language string, o service.ExecOutcome) {
 
 // engineOf is none where no machine was there before the client went away.
 func engineOf(o service.ExecOutcome) string { return cmp.Or(o.Isolation.Engine, "none") }
-
-// MachineStarts are those of one engine.
-type MachineStarts struct {
-	inFlight prometheus.Gauge
-	ended    *prometheus.CounterVec
-	took     prometheus.Observer
-}
-
-// Starts counts the machines that an engine makes.
-func (m *Metrics) Starts(engine string) MachineStarts {
-	of := prometheus.Labels{"engine": engine}
-	return MachineStarts{m.machines.inFlight.With(of), m.machines.ended.MustCurryWith(of), m.machines.took.With(of)}
-}
-
-// Begin counts a start until it is told how that ended.
-func (s MachineStarts) Begin() (end func(error)) {
-	s.inFlight.Inc()
-	began := time.Now()
-	return func(err error) {
-		s.inFlight.Dec()
-		if err == nil {
-			s.took.Observe(time.Since(began).Seconds())
-		}
-		s.ended.WithLabelValues(cmp.Or(string(sandbox.CodeOf(err)), "ok")).Inc()
-	}
-}
 
 // load reads what there is when it is asked for.
 type load struct {

@@ -18,7 +18,7 @@ type machines struct {
 func newMachines() machines {
 	return machines{
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "outpost_machine_starts_in_flight", Help: "Machines that an engine is making."}, []string{"engine"}),
-		ended:    counter("outpost_machine_starts_total", "Machines that an engine made (ok) or could not make, by the code of the error.", "engine", "code"),
+		ended:    counter("outpost_machine_starts_total", "Machines that an engine made (ok) or could not make, by the code of the error; cancelled: nobody wanted it any more.", "engine", "code"),
 		took:     histogram("outpost_machine_start_seconds", "Time to make a machine, of those that could be made.", "engine"),
 	}
 }

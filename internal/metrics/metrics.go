@@ -19,15 +19,17 @@ type Metrics struct {
 	execs    execs
 	phases   *prometheus.HistogramVec
 	machines machines
+	placed   *prometheus.GaugeVec
+	audit    *prometheus.CounterVec
 }
 
 // New makes the instruments; those of load and pool come with WatchLoad and WatchPool.
 func New() *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry(), calls: newCalls(), execs: newExecs(), phases: newPhases(), machines: newMachines()}
+	m := &Metrics{registry: prometheus.NewRegistry(), calls: newCalls(), execs: newExecs(), phases: newPhases(), machines: newMachines(), placed: newPlaced(), audit: newAudit()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.phases)
 	m.registry.MustRegister(m.calls.all()...)
 	m.registry.MustRegister(m.execs.all()...)
-	m.registry.MustRegister(m.machines.inFlight, m.machines.ended, m.machines.took)
+	m.registry.MustRegister(m.machines.inFlight, m.machines.ended, m.machines.took, m.placed, m.audit)
 	return m
 }
 

@@ -1,6 +1,8 @@
 package metrics_test
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"net/http/httptest"
 	"strconv"
@@ -62,6 +64,9 @@ func busy() *metrics.Metrics {
 		{Method: "BREW", Status: 405, Code: sandbox.MethodNotAllowed}, {Method: "GET", Route: "/x/{id}"},
 	} {
 		m.CallBegins()
+		if c.Route != "" {
+			m.CallRouted(c.Method, c.Route)
+		}
 		m.CallEnds(c)
 	}
 	m.CallBegins()
@@ -72,7 +77,16 @@ func busy() *metrics.Metrics {
 	m.Starts("container").Begin()(nil)
 	m.Starts("microvm").Begin()(sandbox.Errorf(sandbox.Capacity, nil, "full"))
 	m.Starts("microvm").Begin()
-	m.RouteBegins("POST", "/x/{id}")
+	m.Starts("microvm").Begin()(fmt.Errorf("waiting: %w", context.Canceled))
+	m.CallRouted("POST", "/x/{id}")
+	m.WatchMachines(func() map[string]int { return map[string]int{"container": 4, "microvm": 0} })
+	m.ExecPlaced("container")()
+	m.ExecPlaced("container")
+	m.WatchAudit()
+	m.AuditLine(nil)
+	spans := m.Spans()
+	spans.SpansEnded(3)
+	spans.SpansSent(2)
 	return m
 }
 
@@ -116,14 +130,24 @@ func TestWhatIsToldIsCounted(t *testing.T) {
 		`outpost_machine_starts_in_flight{engine="microvm"}`:                                             1,
 		`outpost_machine_start_seconds_count{engine="container"}`:                                        1,
 		`outpost_http_route_requests_in_flight{method="POST",route="/x/{id}"}`:                           1,
-		`outpost_execs_in_flight`:      2,
-		`outpost_pool_idle_machines`:   1,
-		`outpost_pool_making_machines`: 2,
-		`outpost_pool_keys`:            3,
-		`outpost_pool_memory_bytes`:    4 << 20,
-		`outpost_pool_hits_total`:      5,
-		`outpost_pool_misses_total`:    6,
-		`outpost_pool_discarded_total`: 7,
+		`outpost_http_route_requests_in_flight{method="GET",route="/x/{id}"}`:                            0,
+		`outpost_machine_starts_total{code="cancelled",engine="microvm"}`:                                1,
+		`outpost_machines{engine="container"}`:                                                           4,
+		`outpost_machines{engine="microvm"}`:                                                             0,
+		`outpost_engine_execs_in_flight{engine="container"}`:                                             1,
+		`outpost_audit_lines_total{outcome="written"}`:                                                   1,
+		`outpost_audit_lines_total{outcome="failed"}`:                                                    0,
+		`outpost_trace_spans_total`:                                                                      3,
+		`outpost_trace_spans_sent_total`:                                                                 2,
+		`outpost_trace_spans_failed_total`:                                                               0,
+		`outpost_execs_in_flight`:                                                                        2,
+		`outpost_pool_idle_machines`:                                                                     1,
+		`outpost_pool_making_machines`:                                                                   2,
+		`outpost_pool_keys`:                                                                              3,
+		`outpost_pool_memory_bytes`:                                                                      4 << 20,
+		`outpost_pool_hits_total`:                                                                        5,
+		`outpost_pool_misses_total`:                                                                      6,
+		`outpost_pool_discarded_total`:                                                                   7,
 	} {
 		if v, there := got[name]; !there || v != want {
 			t.Errorf("%s: %v (there: %v), want %v", name, v, there, want)

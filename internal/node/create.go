@@ -9,6 +9,7 @@ import (
 
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/phase"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
@@ -94,20 +95,30 @@ func (n *Node) start(ctx context.Context, b *box, limits sandbox.Limits, x needs
 // startBy takes a machine from the pool, or makes one, and says which interpreter runs in it. Where none has the recipe's running, one
 // without any will do, but none is made for that while those with it are being made.
 func (n *Node) startBy(ctx context.Context, b *box, r recipe) (engine.Machine, *agent.Warm, error) {
-	m, kept := n.lease(ctx, b, r)
+	m, warm, kept := n.leaseOne(ctx, b, r)
 	if m != nil {
-		return m, r.warm, nil
+		return m, warm, nil
+	}
+	m, err := n.make(ctx, r, b.spec.ID, n.takeBlank(ctx, b.spec.Namespace, r, kept))
+	return m, nil, err
+}
+
+// leaseOne takes a machine from the pool, where it has one that will do.
+func (n *Node) leaseOne(ctx context.Context, b *box, r recipe) (m engine.Machine, warm *agent.Warm, kept bool) {
+	_, part := phase.Begin(ctx, "lease")
+	defer func() {
+		part.Note("pool", map[bool]string{true: "miss", false: "hit"}[m == nil])
+		part.End(nil)
+	}()
+	if m, kept = n.lease(ctx, b, r); m != nil {
+		return m, r.warm, kept
 	}
 	if r.warm != nil && kept {
 		m = n.leaseSpare(b, r.plain())
 	} else if r.warm != nil {
 		m, kept = n.lease(ctx, b, r.plain())
 	}
-	if m != nil {
-		return m, nil, nil
-	}
-	m, err := n.make(ctx, r, b.spec.ID, n.takeBlank(ctx, b.spec.Namespace, r, kept))
-	return m, nil, err
+	return m, nil, kept
 }
 
 // make makes a machine, for a sandbox or for the pool, of its own id or of a blank's.
@@ -130,7 +141,10 @@ func (n *Node) make(ctx context.Context, r recipe, sandboxID string, begun engin
 }
 
 // startAs makes a machine and connects it.
-func (n *Node) startAs(ctx context.Context, spec engine.MachineSpec, way sandbox.Network) (engine.Machine, error) {
+func (n *Node) startAs(ctx context.Context, spec engine.MachineSpec, way sandbox.Network) (_ engine.Machine, err error) {
+	ctx, part := phase.Begin(ctx, "make")
+	part.Note("engine", n.engine.name(n.engine.of(spec)))
+	defer func() { part.End(err) }()
 	limited, cancel := n.bounded(ctx, startTime)
 	defer cancel()
 	select { // more at once would only be in each other's way

@@ -13,6 +13,7 @@ import (
 	"outpost.run/outpost/internal/deps"
 	"outpost.run/outpost/internal/engine"
 	"outpost.run/outpost/internal/image"
+	"outpost.run/outpost/internal/phase"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
@@ -78,6 +79,17 @@ type needs struct {
 // fresh says that no machine of an ephemeral sandbox that is there already will do.
 func (x needs) fresh() bool { return x.layers != nil || x.mounts != nil }
 
+// needsIn is needsOf as a part of an exec that has some.
+func (n *Node) needsIn(ctx context.Context, b *box, e service.ExecSpec) (needs, error) {
+	if len(e.Deps) == 0 {
+		return n.needsOf(ctx, b, e)
+	}
+	ctx, part := phase.Begin(ctx, "deps")
+	x, err := n.needsOf(ctx, b, e)
+	part.End(err)
+	return x, err
+}
+
 // needsOf installs an exec's dependencies, or finds them installed; without an error, release must be called in the end.
 func (n *Node) needsOf(ctx context.Context, b *box, e service.ExecSpec) (needs, error) {
 	if len(e.Deps) == 0 {
@@ -135,19 +147,23 @@ func (x needs) mount(at string) engine.Mount {
 }
 
 // supply gives a machine what the exec needs: an ephemeral one sees the layer, a stateful one gets it for good.
-func (n *Node) supply(ctx context.Context, b *box, m engine.Machine, x *needs) error {
+func (n *Node) supply(ctx context.Context, b *box, m engine.Machine, x *needs) (err error) {
 	if x.set.Layer == "" && len(x.layers) == 0 {
 		return nil
 	}
 	began := time.Now()
-	defer func() { x.took += time.Since(began) }()
+	_, part := phase.Begin(ctx, "attach")
+	defer func() {
+		x.took += time.Since(began)
+		part.End(err)
+	}()
 	limited, cancel := n.bounded(ctx, agentTime)
 	defer cancel()
 	if b.spec.Mode == sandbox.Ephemeral {
 		if x.mounts != nil || x.set.Layer == "" {
 			return nil
 		}
-		err := m.Attach(limited, x.mount(x.set.At))
+		err = m.Attach(limited, x.mount(x.set.At))
 		if _, gone := os.Stat(x.set.Layer); err != nil && gone != nil {
 			e := sandbox.Errorf(sandbox.Capacity, err, "what was installed had to go from the server's full store meanwhile; try again")
 			e.RetryAfterSecs = 1

@@ -1,10 +1,10 @@
 package node
 
 import (
+	"cmp"
 	"context"
 
 	"outpost.run/outpost/internal/engine"
-	"outpost.run/outpost/internal/tracing"
 )
 
 // engines are the isolation technologies of the host as one: which of them makes a machine, its spec says, and whose it is, it says
@@ -12,7 +12,8 @@ import (
 type engines struct {
 	container engine.Engine
 	microVM   microVM // nil: this host has none
-	starts    func(engine string) (end func(error))
+	watcher   Watcher
+	census    *census
 }
 
 // microVM is the engine of machines with Security.JailerEnabled.
@@ -43,17 +44,25 @@ func (e engines) Probe(ctx context.Context) engine.Capabilities { return e.conta
 
 // Start implements engine.Engine.
 func (e engines) Start(ctx context.Context, spec engine.MachineSpec) (engine.Machine, error) {
-	which, name := e.of(spec), "container"
-	if which != e.container {
-		name = "microvm"
+	of := e.of(spec)
+	name := e.name(of)
+	end := e.watcher.MachineStarts(name)
+	m, err := of.Start(ctx, spec)
+	if err == nil {
+		e.census.add(name, m)
+		end(nil)
+	} else {
+		end(cmp.Or(ctx.Err(), err))
 	}
-	ctx, span := tracing.Begin(ctx, "machine.start")
-	span.Say("outpost.engine", name)
-	end := e.starts(name)
-	m, err := which.Start(ctx, spec)
-	end(err)
-	span.End(err)
 	return m, err
+}
+
+// name is an engine's.
+func (e engines) name(of engine.Engine) string {
+	if e.microVM != nil && of == engine.Engine(e.microVM) {
+		return microVMs
+	}
+	return containers
 }
 
 // Blank implements engine.Engine, for containers.
@@ -63,7 +72,12 @@ func (e engines) Blank(ctx context.Context, id string, diskMB int) (engine.Blank
 
 // Recover implements engine.Engine.
 func (e engines) Recover(ctx context.Context, h engine.Handle) (engine.Machine, error) {
-	return e.whose(h).Recover(ctx, h)
+	of := e.whose(h)
+	m, err := of.Recover(ctx, h)
+	if err == nil {
+		e.census.add(e.name(of), m)
+	}
+	return m, err
 }
 
 // List implements engine.Engine.

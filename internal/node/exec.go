@@ -15,8 +15,8 @@ import (
 
 	"outpost.run/outpost/internal/agent"
 	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/phase"
 	"outpost.run/outpost/internal/service"
-	"outpost.run/outpost/internal/tracing"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -137,12 +137,12 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 		return service.ExecOutcome{}, err
 	}
 	defer done()
-	need, err := traced(ctx, "deps", func(ctx context.Context) (needs, error) { return n.needsOf(ctx, b, e) })
+	need, err := n.needsIn(ctx, b, e)
 	if err != nil {
 		return n.notBegun(ctx, b, err)
 	}
 	defer need.release()
-	m, err := traced(ctx, "machine", func(ctx context.Context) (engine.Machine, error) { return n.machineFor(ctx, b, e, need) })
+	m, err := n.machineFor(ctx, b, e, need)
 	if err != nil {
 		return n.notBegun(ctx, b, err)
 	}
@@ -150,7 +150,9 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 		b.ends.Add(1)
 		defer n.later(func() {
 			defer b.ends.Done()
+			_, part := phase.Begin(ctx, "delete")
 			n.endNow(m)
+			part.End(nil)
 		})
 		defer b.answer(m)()
 	}
@@ -160,7 +162,7 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	e.Env = slices.Concat(e.Env, need.environment(b, environment(b, e.Env)))
 	c := n.compilation(b, e, need)
 	defer c.close()
-	place, err := traced(ctx, "park", func(ctx context.Context) (engine.Exec, error) { return n.park(ctx, b, m, e, need.warm) })
+	place, err := n.park(ctx, b, m, e, need.warm)
 	if err != nil {
 		return n.notBegun(ctx, b, err)
 	}
@@ -172,21 +174,16 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	}
 	defer b.dismiss(x)
 	defer context.AfterFunc(ctx, func() { x.end(endCancelled) })()
-	o, err := traced(ctx, "run", func(context.Context) (service.ExecOutcome, error) { return x.run(b, e, out, began) })
+	defer n.engine.watcher.ExecPlaced(n.engine.name(n.engine.whose(m.Handle())))()
+	o, err := x.run(ctx, b, e, out, began)
 	o.Timings.DepsMS, o.DepsResolved = ms(need.took), need.resolved
 	o.Timings.PrepareMS = max(0, o.Timings.PrepareMS-o.Timings.DepsMS)
 	return o, err
 }
 
-// traced marks what a part of an exec takes.
-func traced[T any](ctx context.Context, name string, f func(context.Context) (T, error)) (T, error) {
-	ctx, span := tracing.Begin(ctx, name)
-	v, err := f(ctx)
-	span.End(err)
-	return v, err
-}
-
-func (n *Node) park(ctx context.Context, b *box, m engine.Machine, e service.ExecSpec, warm *agent.Warm) (engine.Exec, error) {
+func (n *Node) park(ctx context.Context, b *box, m engine.Machine, e service.ExecSpec, warm *agent.Warm) (_ engine.Exec, err error) {
+	ctx, part := phase.Begin(ctx, "park")
+	defer func() { part.End(err) }()
 	ctx, cancel := n.bounded(ctx, agentTime)
 	defer cancel()
 	return m.Park(ctx, engine.ExecSpec{ID: e.ID, User: cmp.Or(e.User, b.spec.Security.User), Limits: e.Limits, Warm: warm})
@@ -287,7 +284,7 @@ type answer struct {
 	err   error
 }
 
-func (x *execution) run(b *box, e service.ExecSpec, out service.Streams, began time.Time) (service.ExecOutcome, error) {
+func (x *execution) run(ctx context.Context, b *box, e service.ExecSpec, out service.Streams, began time.Time) (service.ExecOutcome, error) {
 	o := service.ExecOutcome{Start: "cold", Isolation: x.place.Isolation()}
 	if x.place.Warm() {
 		o.Start = "warm"
@@ -313,6 +310,7 @@ func (x *execution) run(b *box, e service.ExecSpec, out service.Streams, began t
 	x.within(agentTime, endStuck)
 	x.mu.Unlock()
 	got := make(chan answer, 1)
+	sent := time.Now()
 	go func() {
 		exit, files, err := x.place.Run(run, feed)
 		got <- answer{exit, files, err}
@@ -320,6 +318,9 @@ func (x *execution) run(b *box, e service.ExecSpec, out service.Streams, began t
 	a, answered := x.await(got)
 	output.close()
 	started, exited := x.times()
+	phase.Past(ctx, "send", sent, started)
+	phase.Past(ctx, "run", started, exited)
+	phase.Past(ctx, "collect", exited, time.Now())
 	switch x.ended() {
 	case endLost:
 		return o, sandbox.Errorf(sandbox.Lost, nil, "the server stopped while the program ran: try again")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"outpost.run/outpost/internal/image"
+	"outpost.run/outpost/internal/phase"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
@@ -41,7 +42,9 @@ func (n *Node) image(ctx context.Context, s service.SandboxSpec) (img image.Imag
 	limited, cancel := n.bounded(ctx, wait)
 	defer cancel()
 	by := image.Asker{Namespace: s.Namespace, Operator: s.Operator, Host: n.defaults[image.Canonical(s.Image)]}
+	_, part := phase.Begin(ctx, "image")
 	img, err = n.images.EnsureFor(limited, by, s.Image, nil)
+	part.End(err)
 	if err != nil && errors.Is(limited.Err(), context.DeadlineExceeded) && ctx.Err() == nil {
 		how := ""
 		if p, ok := n.images.Building(s.Image); ok && p.Total > 0 {

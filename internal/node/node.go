@@ -124,19 +124,19 @@ type Config struct {
 	// Compiled keeps compiled programs; nil: each exec compiles its own.
 	Compiled *compiled.Store
 	Log      *slog.Logger
-	Starts   func(engine string) (end func(error))  // hears of each machine that is made, and how that ended; nil: nobody does
 	Observe  func(phase string, took time.Duration) // hears of what a machine's making takes beside the engine's; nil: nobody does
+	Watcher  Watcher                                // nil: nobody hears
 }
 
 // New makes a node; Sync must be called before anything else.
 func New(c Config) *Node {
-	n := &Node{engine: engines{c.Engine, c.MicroVM, c.Starts}, images: c.Images, defaults: map[string]bool{}, budget: c.Budget, using: map[string]int{}, disks: c.Volumes, net: c.Network, wires: map[string]wire{}, gpus: c.GPUs, compiled: c.Compiled, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
+	n := &Node{engine: engines{container: c.Engine, microVM: c.MicroVM, watcher: c.Watcher, census: newCensus()}, images: c.Images, defaults: map[string]bool{}, budget: c.Budget, using: map[string]int{}, disks: c.Volumes, net: c.Network, wires: map[string]wire{}, gpus: c.GPUs, compiled: c.Compiled, log: c.Log, boxes: map[string]*box{}, machines: map[string]bool{}, making: map[string]bool{}, recovered: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	for _, ref := range c.Default {
 		n.defaults[image.Canonical(ref)] = true
 	}
-	if c.Starts == nil {
-		n.engine.starts = func(string) func(error) { return func(error) {} }
+	if n.engine.watcher == nil {
+		n.engine.watcher = unwatched{}
 	}
 	if n.observe = c.Observe; n.observe == nil {
 		n.observe = func(string, time.Duration) {}

@@ -5,12 +5,13 @@ import (
 	"time"
 
 	"outpost.run/outpost/internal/engine"
+	"outpost.run/outpost/internal/phase"
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
 
 // Stop implements service.Runtime.
-func (n *Node) Stop(ctx context.Context, id string) error {
+func (n *Node) Stop(ctx context.Context, id string) (err error) {
 	b, done, err := n.stateful(id)
 	if err != nil {
 		return err
@@ -30,6 +31,8 @@ func (n *Node) Stop(ctx context.Context, id string) error {
 	b.machine, b.remains, b.status = nil, m.Handle().ID, sandbox.Stopped
 	b.health = sandbox.Health{Status: sandbox.HealthNone}
 	b.mu.Unlock()
+	_, part := phase.Begin(ctx, "stop")
+	defer func() { part.End(err) }()
 	b.cancelAll()
 	n.disconnect(m)
 	if err := m.Halt(context.WithoutCancel(ctx)); err != nil {
@@ -126,7 +129,9 @@ func (b *box) cancelAll() {
 }
 
 // Delete implements service.Runtime. One that failed can be called again.
-func (n *Node) Delete(_ context.Context, id string) error {
+func (n *Node) Delete(ctx context.Context, id string) (err error) {
+	_, part := phase.Begin(ctx, "delete")
+	defer func() { part.End(err) }()
 	if done, err := n.begin(); err == nil { // a closed node deletes, too
 		defer done()
 	}
@@ -146,7 +151,7 @@ func (n *Node) Delete(_ context.Context, id string) error {
 	defer b.change.Unlock()
 	n.unpublish(b)
 	b.cancelAll()
-	err := n.removeMachine(b)
+	err = n.removeMachine(b)
 	if b.spec.First != nil { // nobody waits for this call, but a quota counts until it returns
 		b.ends.Wait()
 	}

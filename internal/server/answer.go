@@ -92,7 +92,7 @@ func encode(v any) []byte {
 
 // fail answers with an error and hands it to the log line.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
-	traceOf(r).err = err
+	traceOf(r).fails(err)
 	s.write(w, r, answerOf(0, nil, err))
 }
 

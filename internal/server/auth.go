@@ -41,8 +41,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt route, c *call
 		return err
 	}
 	c.caller = caller
-	t := traceOf(r)
-	t.credential, t.namespace, t.role = caller.ID, c.namespace, caller.Role
+	c.trace.caller, c.trace.namespace = caller, c.namespace
 	if err := s.limits.take(w.Header(), caller); err != nil {
 		return err
 	}

@@ -1,10 +1,8 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
@@ -37,9 +35,6 @@ type call struct {
 	trace     *trace
 }
 
-// objectOf is the most exact of the ids in the path.
-func (c *call) objectOf() string { return cmp.Or(c.execID, c.id) }
-
 // decode reads the body; faults are for the use case, which adds its own.
 func (c *call) decode(into any) (sandbox.Faults, error) { return strict.JSON(c.body, into) }
 
@@ -54,17 +49,16 @@ func (c *call) lasting() context.Context {
 // handle leads a request through the route's rules to its handler.
 func (s *Server) handle(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		traceOf(r).route = rt.path
-		c := &call{ctx: r.Context(), id: pathValue(r, "id"), namespace: pathValue(r, "namespace"), guestPort: pathValue(r, "guest_port"), execID: pathValue(r, "exec_id"), pid: pathValue(r, "pid"), rawQuery: r.URL.RawQuery, header: r.Header}
 		t := traceOf(r)
-		c.trace, t.action, t.object = t, rt.audit, c.objectOf()
-		s.metrics.RouteBegins(r.Method, rt.path)
-		defer s.metrics.RouteEnds(r.Method, rt.path)
-		err := s.admit(w, r, rt, c)
-		if err == nil && rt.audit != "" {
-			err = s.audit.Ready()
+		t.route, t.audit = rt.path, rt.audit
+		s.metrics.CallRouted(rt.method, rt.path)
+		c := &call{trace: t, ctx: r.Context(), id: pathValue(r, "id"), namespace: pathValue(r, "namespace"), guestPort: pathValue(r, "guest_port"), execID: pathValue(r, "exec_id"), pid: pathValue(r, "pid"), rawQuery: r.URL.RawQuery, header: r.Header}
+		t.reads(chi.RouteContext(r.Context()).URLParams)
+		if err := s.admit(w, r, rt, c); err != nil {
+			s.fail(w, r, err)
+			return
 		}
-		if err != nil {
+		if err := s.auditBegin(t); err != nil {
 			s.fail(w, r, err)
 			return
 		}
@@ -110,9 +104,7 @@ func (s *Server) handle(rt route) http.HandlerFunc {
 			return
 		}
 		a, err := s.answer(r, rt, c)
-		if err != nil {
-			t.err = err
-		}
+		t.fails(err)
 		s.write(w, r, a)
 		if err != nil && rt.takes != "" {
 			drain(w, r)
@@ -122,8 +114,11 @@ func (s *Server) handle(rt route) http.HandlerFunc {
 
 // answer runs the handler, once only where the request has an Idempotency-Key and the route takes one.
 func (s *Server) answer(r *http.Request, rt route, c *call) (service.Answer, error) {
+	ran := false
 	run := func() (service.Answer, error) {
+		ran = true
 		body, err := rt.handler(c)
+		c.trace.makes(body)
 		if other, is := body.(created); is && err == nil {
 			return answerOf(http.StatusCreated, other.body, nil), nil
 		}
@@ -131,9 +126,7 @@ func (s *Server) answer(r *http.Request, rt route, c *call) (service.Answer, err
 	}
 	key, given := r.Header["Idempotency-Key"]
 	if !given || !rt.idempotent {
-		a, err := run()
-		c.noteMade(rt, a)
-		return a, err
+		return run()
 	}
 	if len(key) != 1 || !validKey(key[0]) {
 		f := sandbox.Faults{{Field: "Idempotency-Key", Reason: "must be one header of 1 to 255 visible ASCII characters"}}
@@ -146,20 +139,10 @@ func (s *Server) answer(r *http.Request, rt route, c *call) (service.Answer, err
 	if a.Status == 0 {
 		a = answerOf(0, nil, err)
 	}
-	c.noteMade(rt, a)
+	if !ran {
+		c.trace.repeats(a)
+	}
 	return a, err
-}
-
-// noteMade notes the id of what a call made, for the log.
-func (c *call) noteMade(rt route, a service.Answer) {
-	if rt.status != http.StatusCreated || a.Status != http.StatusCreated || c.trace.made != "" {
-		return
-	}
-	var made struct {
-		ID string `json:"id"`
-	}
-	_ = json.Unmarshal(a.Body, &made)
-	c.trace.made = made.ID
 }
 
 // kept says which answers an Idempotency-Key gets again.

@@ -8,7 +8,10 @@ func (s *Server) createToken(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.svc.CreateToken(c.ctx, c.caller, r, faults)
+	token, err := s.svc.CreateToken(c.ctx, c.caller, r, faults)
+	c.trace.names("role", string(token.Role))
+	c.trace.names("of_namespace", token.Namespace)
+	return token, err
 }
 
 func (s *Server) listTokens(params []param) func(*call) (any, error) {
@@ -34,7 +37,10 @@ func (s *Server) createKey(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.svc.CreateKey(c.ctx, c.caller, r, faults)
+	key, err := s.svc.CreateKey(c.ctx, c.caller, r, faults)
+	c.trace.names("role", string(key.Role))
+	c.trace.names("of_namespace", key.Namespace)
+	return key, err
 }
 
 func (s *Server) listKeys(params []param) func(*call) (any, error) {

@@ -16,10 +16,10 @@ import (
 
 // how is what a call says of how its program is run.
 func (c *call) how() service.How {
-	return service.How{Keep: c.once, Begins: func(run *service.Running) {
-		c.trace.made = run.ID
+	return service.How{Keep: c.once, Begins: func(r *service.Running) {
+		c.trace.touches(r.SandboxID, r.ID)
 		if c.begins != nil {
-			c.begins(run)
+			c.begins(r)
 		}
 	}}
 }
@@ -178,17 +178,20 @@ const startTime = 10 * time.Second
 // liveExec runs the call's handler and tells of the program while it runs, as server-sent events; what is refused before the
 // program starts is an ordinary answer.
 func (s *Server) liveExec(w http.ResponseWriter, r *http.Request, rt route, c *call) {
-	began, ended := make(chan *service.Running, 1), make(chan answered, 1)
+	began, ended := make(chan *service.Running, 1), make(chan service.Answer, 1)
 	c.begins = func(run *service.Running) { began <- run }
 	go func() {
 		defer func() {
 			if p := recover(); p != nil {
 				s.panicked(r, p)
-				ended <- answered{answerOf(0, nil, failed()), failed()}
+				err := failed()
+				c.trace.fails(err)
+				ended <- answerOf(0, nil, err)
 			}
 		}()
 		a, err := s.answer(r, rt, c)
-		ended <- answered{a, err}
+		c.trace.fails(err)
+		ended <- a
 	}()
 	var run *service.Running
 	select {
@@ -199,16 +202,14 @@ func (s *Server) liveExec(w http.ResponseWriter, r *http.Request, rt route, c *c
 		case <-time.After(startTime):
 		}
 	case a := <-ended: // it was refused, or is the answer of an earlier call with the same key
-		c.trace.err = a.err
-		s.write(w, r, a.Answer)
+		s.write(w, r, a)
 		return
 	}
 	select {
 	case <-run.Done:
 		a := <-ended
 		if a.Status != http.StatusOK {
-			c.trace.err = a.err
-			s.write(w, r, a.Answer)
+			s.write(w, r, a)
 			return
 		}
 		ended <- a
@@ -219,20 +220,15 @@ func (s *Server) liveExec(w http.ResponseWriter, r *http.Request, rt route, c *c
 	out := newStream(w)
 	go out.live(ctx)
 	if s.tell(ctx, out, run) != nil {
-		return // nobody listens any more
+		c.trace.leaves() // nobody listens any more
+		return
 	}
 	select {
 	case a := <-ended:
-		c.trace.err = a.err
-		_ = out.send(lastEvent(s, w, r, a.Answer))
+		_ = out.send(lastEvent(s, w, r, a))
 	case <-ctx.Done():
+		c.trace.leaves()
 	}
-}
-
-// answered is what a handler gave, beside a stream.
-type answered struct {
-	service.Answer
-	err error
 }
 
 // tell sends what a program says until it has ended.

@@ -16,13 +16,23 @@ func SetHeaderTime(d time.Duration) (undo func()) {
 	return func() { headerTime = before }
 }
 
-// RouteOf is what the tests look at of a route.
-type RouteOf struct{ Method, Path, Audit string }
-
-// RoutesOf are those of a server.
-func RoutesOf(s *Server) (all []RouteOf) {
+// Changing are the routes that change something by their method, each with its action in the audit log.
+func (s *Server) Changing() map[string]string {
+	all := map[string]string{}
 	for _, r := range s.routes {
-		all = append(all, RouteOf{r.method, r.path, r.audit})
+		if r.method != "GET" || r.hijacks != nil {
+			all[r.method+" "+r.path] = r.audit
+		}
 	}
 	return all
+}
+
+// Audited are the actions of the routes that only read; there should be none.
+func (s *Server) Audited() (wrong []string) {
+	for _, r := range s.routes {
+		if r.method == "GET" && r.hijacks == nil && r.audit != "" {
+			wrong = append(wrong, r.path)
+		}
+	}
+	return wrong
 }

@@ -25,7 +25,7 @@ func (c *call) fileCall(verb string, params []param) (service.FileOp, url.Values
 	if !q.Has("path") {
 		faults.Add("path", "is required")
 	}
-	c.trace.path = q.Get("path")
+	c.trace.names("path", q.Get("path"))
 	return service.FileOp{Verb: verb, Path: q.Get("path")}, q, faults
 }
 
@@ -76,7 +76,7 @@ func (s *Server) mkdir(c *call) (any, error) {
 	if err := faults.Err(sandbox.Invalid); err != nil {
 		return nil, err
 	}
-	c.trace.path = *r.Path
+	c.trace.names("path", *r.Path)
 	return nil, s.svc.Files(c.ctx, c.namespace, c.id, service.FileOp{Verb: "mkdir", Path: *r.Path}, noBody, nil, nothing{})
 }
 
@@ -119,7 +119,7 @@ func (s *Server) getFile(c *call, w http.ResponseWriter) error {
 	d := &download{w: w, control: http.NewResponseController(w)}
 	op.Offset, op.Length, d.part = readRange(c.header.Get("Range"))
 	d.offset, d.length = op.Offset, op.Length
-	return d.end(s.svc.Files(c.ctx, c.namespace, c.id, op, noBody, nil, d))
+	return d.end(c.trace, s.svc.Files(c.ctx, c.namespace, c.id, op, noBody, nil, d))
 }
 
 func (s *Server) getArchive(c *call, w http.ResponseWriter) error {
@@ -128,7 +128,7 @@ func (s *Server) getArchive(c *call, w http.ResponseWriter) error {
 		return err
 	}
 	d := &download{w: w, control: http.NewResponseController(w), media: "application/x-tar"}
-	return d.end(s.svc.Files(c.ctx, c.namespace, c.id, op, noBody, nil, d))
+	return d.end(c.trace, s.svc.Files(c.ctx, c.namespace, c.id, op, noBody, nil, d))
 }
 
 // readRange understands bytes=N-M and bytes=N-; anything else is no part, as RFC 9110, 14.2 allows.
@@ -196,8 +196,9 @@ func (d *download) Write(b []byte) (int, error) {
 }
 
 // end is the error of a download that has not begun; one that has is cut off, so that nobody takes what came for the whole.
-func (d *download) end(err error) error {
+func (d *download) end(t *trace, err error) error {
 	if err != nil && d.began {
+		t.fails(err)
 		panic(http.ErrAbortHandler)
 	}
 	return err

@@ -149,9 +149,8 @@ type fixture struct {
 	*testing.T
 	paper *paper
 	svc   *service.Service
-	web   *server.Server
 	url   string
-	log   *bytes.Buffer
+	log   *locked
 	file  string
 }
 
@@ -161,14 +160,12 @@ type settings struct {
 	file             string // of the store; "" a fresh one
 	metrics          string // who may read them
 	audit            *audit.Log
-	log              *slog.Logger
+	required         bool
 }
 
 func start(t *testing.T, change func(*settings)) *fixture {
 	t.Helper()
 	s := settings{metrics: "operator", policy: policy.Default(), file: filepath.Join(t.TempDir(), "outpost.db")}
-	text := &bytes.Buffer{}
-	s.log = slog.New(slog.NewTextHandler(&locked{w: text}, nil))
 	if change != nil {
 		change(&s)
 	}
@@ -176,8 +173,8 @@ func start(t *testing.T, change func(*settings)) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{T: t, paper: newPaper(), log: text, file: s.file}
-	log := s.log
+	f := &fixture{T: t, paper: newPaper(), log: &locked{}, file: s.file}
+	log := slog.New(slog.NewTextHandler(f.log, nil))
 	measures := metrics.New()
 	output, err := spool.Open(t.TempDir(), 1<<30)
 	if err != nil {
@@ -193,11 +190,10 @@ func start(t *testing.T, change func(*settings)) *fixture {
 	if err := f.svc.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	web, err := server.New(server.Config{Service: f.svc, Log: log, Version: "test", PerMinute: s.perMinute, Burst: s.burst, Metrics: measures, MetricsAccess: s.metrics, Audit: s.audit})
+	web, err := server.New(server.Config{Service: f.svc, Log: log, Version: "test", PerMinute: s.perMinute, Burst: s.burst, Metrics: measures, MetricsAccess: s.metrics, Audit: s.audit, AuditRequired: s.required})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.web = web
 	h := httptest.NewServer(web.Handler())
 	f.url = h.URL
 	t.Cleanup(func() {
@@ -210,13 +206,20 @@ func start(t *testing.T, change func(*settings)) *fixture {
 
 type locked struct {
 	mu sync.Mutex
-	w  io.Writer
+	w  bytes.Buffer
 }
 
 func (l *locked) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.w.Write(b)
+}
+
+// logged is what the log has by now.
+func (f *fixture) logged() string {
+	f.log.mu.Lock()
+	defer f.log.mu.Unlock()
+	return f.log.w.String()
 }
 
 // reply is an answer, read whole.

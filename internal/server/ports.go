@@ -15,7 +15,11 @@ func (s *Server) openPort(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.svc.OpenPort(c.ctx, c.namespace, c.id, r, faults)
+	port, err := s.svc.OpenPort(c.ctx, c.namespace, c.id, r, faults)
+	if err == nil {
+		c.trace.names("guest_port", strconv.Itoa(port.GuestPort))
+	}
+	return port, err
 }
 
 func (s *Server) closePort(c *call) (any, error) {

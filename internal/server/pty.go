@@ -113,6 +113,7 @@ func (s *Server) pty(c *call, w http.ResponseWriter, r *http.Request) error {
 	defer s.streams.give(c.caller.ID)
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
+		c.trace.fails(sandbox.Errorf(sandbox.Invalid, err, "no WebSocket handshake"))
 		return nil // Accept has answered
 	}
 	defer conn.CloseNow() //nolint:errcheck // it was closed where it matters
@@ -126,6 +127,10 @@ func (s *Server) pty(c *call, w http.ResponseWriter, r *http.Request) error {
 	go p.read(in)
 	go p.ping()
 	result, err := s.svc.Terminal(ctx, c.namespace, c.id, t, typed, p, func(f func(sandbox.TerminalControl) error) { p.control <- f })
+	c.trace.fails(err)
+	if result != nil {
+		c.trace.touches(result.ID)
+	}
 	p.end(result, err)
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	otel "go.opentelemetry.io/otel/trace"
 
 	"outpost.run/outpost/internal/audit"
 	"outpost.run/outpost/internal/metrics"
@@ -40,7 +41,10 @@ type Config struct {
 	Metrics       *metrics.Metrics
 	MetricsAccess string // open, operator or off
 
-	Audit *audit.Log // nil: none
+	Audit         *audit.Log // nil: there is none
+	AuditRequired bool       // nothing is changed that can't be noted there first
+
+	Tracer otel.Tracer // nil: there are no traces
 }
 
 // Server answers HTTP calls.
@@ -60,12 +64,15 @@ type Server struct {
 	end     context.CancelFunc
 
 	metricsAccess string
+
 	audit         *audit.Log
+	auditRequired bool
+	tracer        otel.Tracer
 }
 
 // New makes a Server. It fails only where the routes can't be described.
 func New(c Config) (*Server, error) {
-	s := &Server{svc: c.Service, log: c.Log, version: c.Version, limits: newLimiters(c.PerMinute, c.Burst), mux: chi.NewMux(), metrics: c.Metrics, metricsAccess: c.MetricsAccess, audit: c.Audit}
+	s := &Server{svc: c.Service, log: c.Log, version: c.Version, limits: newLimiters(c.PerMinute, c.Burst), mux: chi.NewMux(), metrics: c.Metrics, metricsAccess: c.MetricsAccess, audit: c.Audit, auditRequired: c.AuditRequired, tracer: c.Tracer}
 	s.ending, s.end = context.WithCancel(context.Background())
 	s.routes = s.table()
 	for _, r := range s.routes {

@@ -121,7 +121,7 @@ func TestValuesOfEnvAreShownOnce(t *testing.T) {
 			t.Errorf("%s: %s", path, later.body)
 		}
 	}
-	if strings.Contains(f.log.String(), "S3cret") || strings.Contains(f.log.String(), rootToken) {
+	if strings.Contains(f.logged(), "S3cret") || strings.Contains(f.logged(), rootToken) {
 		t.Error("a secret is in the log")
 	}
 }

@@ -15,6 +15,7 @@ import (
 // Caller is who makes a call.
 type Caller struct {
 	ID        string // of the credential; "root" is the first one
+	Name      string // of the credential
 	Namespace string
 	Role      sandbox.Role
 	RateLimit *int // calls a minute; nil: the server's
@@ -41,7 +42,7 @@ func ValidNamespace(name string) bool { return namespaceForm.MatchString(name) }
 func (s *Service) ByToken(ctx context.Context, token string) (Caller, error) {
 	hash := sha256.Sum256([]byte(token))
 	if subtle.ConstantTimeCompare(hash[:], s.root[:]) == 1 {
-		return Caller{ID: rootID, Namespace: defaultNamespace, Role: sandbox.Operator}, nil
+		return Caller{ID: rootID, Name: rootID, Namespace: defaultNamespace, Role: sandbox.Operator}, nil
 	}
 	return s.byHash(ctx, hash, TokenKind, "")
 }
@@ -59,7 +60,7 @@ func (s *Service) byHash(ctx context.Context, hash [32]byte, kind, name string) 
 	case code == sandbox.NotFound, c.Kind != kind, name != c.Name && kind == KeyKind, c.ExpiresAt != nil && !time.Now().Before(c.ExpiresAt.Time):
 		return Caller{}, Unauthorized()
 	}
-	return Caller{ID: c.ID, Namespace: c.Namespace, Role: c.Role, RateLimit: c.RateLimit, ExpiresAt: c.ExpiresAt}, nil
+	return Caller{ID: c.ID, Name: c.Name, Namespace: c.Namespace, Role: c.Role, RateLimit: c.RateLimit, ExpiresAt: c.ExpiresAt}, nil
 }
 
 // Unauthorized is the one answer to a credential that is missing, wrong, expired or deleted.

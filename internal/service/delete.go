@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 
-	"outpost.run/outpost/internal/tracing"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -41,9 +40,7 @@ func (s *Service) delete(ctx context.Context, l *live, reason string) error {
 	err = s.store.DeleteSandbox(ctx, record.ID, record.Mode)
 	l.record.Unlock()
 	if err == nil {
-		deleting, span := tracing.Begin(ctx, "delete")
-		err = s.runtime.Delete(deleting, record.ID)
-		span.End(err)
+		err = s.runtime.Delete(ctx, record.ID)
 	}
 	if err != nil {
 		s.undeletable(ctx, record, l.moments())

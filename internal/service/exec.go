@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"outpost.run/outpost/internal/phase"
 	"outpost.run/outpost/internal/policy"
-	"outpost.run/outpost/internal/tracing"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -89,9 +89,9 @@ func (s *Service) started(e *exec) (*sandbox.ExecResult, *sandbox.ExecState, err
 func (s *Service) inTurn(ctx context.Context, l *live, e *exec, spec ExecSpec) (*sandbox.ExecResult, error) {
 	queued := time.Now()
 	if !spec.Background {
-		waiting, span := tracing.Begin(ctx, "queue")
-		err := l.wait(waiting, time.Duration(spec.Limits.TimeoutMS)*time.Millisecond)
-		span.End(err)
+		_, queue := phase.Begin(ctx, "queue")
+		err := l.wait(ctx, time.Duration(spec.Limits.TimeoutMS)*time.Millisecond)
+		queue.End(err)
 		if err != nil {
 			s.execs.close(e, sandbox.ExecResult{}, err)
 			return nil, err

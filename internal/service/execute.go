@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"outpost.run/outpost/internal/policy"
-	"outpost.run/outpost/internal/tracing"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -36,10 +35,7 @@ func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sa
 	if how.Begins != nil {
 		how.Begins(&e.Running)
 	}
-	making, span := tracing.Begin(ctx, "create")
-	_, err = s.runtime.Create(making, spec)
-	span.End(err)
-	if err != nil {
+	if _, err := s.runtime.Create(ctx, spec); err != nil {
 		s.execs.close(e, sandbox.ExecResult{}, err)
 		done()
 		return nil, nil, err
@@ -48,9 +44,7 @@ func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sa
 	defer func() {
 		go func() {
 			defer done()
-			ctx, span := tracing.Begin(context.WithoutCancel(ctx), "delete")
-			err := s.runtime.Delete(ctx, record.ID)
-			if span.End(err); err != nil {
+			if err := s.runtime.Delete(context.WithoutCancel(ctx), record.ID); err != nil {
 				s.log.Error("a machine could not be removed", "sandbox_id", record.ID, "error", err)
 			}
 		}()

@@ -5,9 +5,9 @@ import (
 	"encoding/base64"
 	"time"
 
+	"outpost.run/outpost/internal/phase"
 	"outpost.run/outpost/internal/policy"
 	"outpost.run/outpost/internal/spool"
-	"outpost.run/outpost/internal/tracing"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -60,9 +60,9 @@ func (s *Service) checkJob(by Caller, namespace string, r sandbox.ExecuteRequest
 
 // runJob makes one attempt at a job.
 func (s *Service) runJob(ctx context.Context, j JobSpec) JobOutcome {
-	ctx, span := tracing.Root(ctx, "job attempt")
-	span.Say("outpost.object", j.ID)
-	span.Say("outpost.namespace", j.Namespace)
+	ctx, attempt := phase.Root(ctx, s.tracer, "job attempt")
+	attempt.Note("job_id", j.ID)
+	attempt.Note("namespace", j.Namespace)
 	result, _, err := s.Execute(ctx, j.By, j.Namespace, j.Request, nil, How{Begins: func(run *Running) {
 		s.mu.Lock()
 		s.attempts[j.ID] = run
@@ -71,7 +71,7 @@ func (s *Service) runJob(ctx context.Context, j JobSpec) JobOutcome {
 	s.mu.Lock()
 	delete(s.attempts, j.ID)
 	s.mu.Unlock()
-	span.End(err)
+	attempt.End(err)
 	return JobOutcome{Result: result, Err: err}
 }
 

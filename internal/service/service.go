@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 
 	"outpost.run/outpost/internal/policy"
@@ -28,8 +29,10 @@ type Service struct {
 	calls   calls
 	events  *bell
 	ended   func(language string, o ExecOutcome)
+	over    func(r sandbox.Sandbox, reason string, err error)
 	execs   *execs
 	queue   Queue
+	tracer  trace.Tracer
 	clock   Clock
 	time    *line // from Start on
 
@@ -63,11 +66,13 @@ type Config struct {
 	Runtime   Runtime
 	RootToken string // of the first credential
 	Log       *slog.Logger
-	Ended     func(language string, o ExecOutcome) // hears of each exec that has a result; nil: nobody does
-	Queue     Queue                                // of jobs
-	Output    *spool.Spool                         // of the execs
-	MaxOutput int64                                // bytes kept of each stream of an exec, beyond those of its result
-	Clock     Clock                                // nil: the process's own, for which each start is a boot
+	Ended     func(language string, o ExecOutcome)              // hears of each exec that has a result; nil: nobody does
+	TimeOver  func(r sandbox.Sandbox, reason string, err error) // hears of each sandbox whose time is over (ttl or idle), and how its deletion went; nil: nobody does
+	Queue     Queue                                             // of jobs
+	Output    *spool.Spool                                      // of the execs
+	MaxOutput int64                                             // bytes kept of each stream of an exec, beyond those of its result
+	Tracer    trace.Tracer                                      // of what no call waits for; nil: there are no traces
+	Clock     Clock                                             // nil: the process's own, for which each start is a boot
 }
 
 // New makes a Service; Start must be called before any other method.
@@ -75,14 +80,17 @@ func New(c Config) *Service {
 	if c.Ended == nil {
 		c.Ended = func(string, ExecOutcome) {}
 	}
+	if c.TimeOver == nil {
+		c.TimeOver = func(sandbox.Sandbox, string, error) {}
+	}
 	if c.Clock == nil {
 		c.Clock = processClock{time.Now()}
 	}
 	return &Service{
 		clock: c.Clock, policy: c.Policy, store: c.Store, runtime: c.Runtime, root: sha256.Sum256([]byte(c.RootToken)), log: c.Log,
 		run: sandbox.NewID("run_"), inuse: newUse(c.Policy.Quota), calls: calls{pending: map[string]*pendingCall{}},
-		live: map[string]*live{}, events: newBell(), ended: c.Ended,
-		execs: newExecs(c.Output, c.MaxOutput), queue: c.Queue, attempts: map[string]*Running{},
+		live: map[string]*live{}, events: newBell(), ended: c.Ended, over: c.TimeOver,
+		execs: newExecs(c.Output, c.MaxOutput), queue: c.Queue, tracer: c.Tracer, attempts: map[string]*Running{},
 	}
 }
 

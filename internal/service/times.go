@@ -150,7 +150,12 @@ func (s *Service) reapOne(ctx context.Context, l *live, now time.Time, keep bool
 	if end, reason := endOf(r, Moments{l.made, used}); !end.IsZero() && !end.After(now) {
 		if r.Status == sandbox.Failed && keep || r.Status != sandbox.Failed { // what can't be removed is not tried all the time
 			s.log.Info("a sandbox's time is over", "sandbox_id", r.ID, "reason", reason)
-			if err := s.delete(ctx, l, reason); err != nil && sandbox.CodeOf(err) != sandbox.NotFound {
+			err := s.delete(ctx, l, reason)
+			if sandbox.CodeOf(err) == sandbox.NotFound { // a call was faster
+				return
+			}
+			s.over(r, reason, err)
+			if err != nil {
 				s.log.Error("a sandbox whose time is over could not be deleted; it is tried again", "sandbox_id", r.ID, "error", err)
 			}
 		}

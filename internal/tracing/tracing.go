@@ -1,79 +1,118 @@
-// Package tracing marks what a call spends its time on, for OpenTelemetry. Without a collector (cmd/outpost sets it up) nothing is
-// recorded, and a mark costs some ten nanoseconds.
+// Package tracing sends the spans of calls to an OpenTelemetry collector, by OTLP over HTTP. It holds no call up: spans wait in a queue
+// of fixed size, and what finds it full is dropped and counted.
 package tracing
 
 import (
 	"context"
-	"net/http"
+	"log/slog"
+	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
-	"outpost.run/outpost/sandbox"
+	"outpost.run/outpost/internal/phase"
 )
 
-// Name is of the instrumentation.
-const Name = "outpost.run/outpost"
+// What waits and how long. A span takes about 1 kB.
+const (
+	queue      = 4096 // spans
+	batch      = 512  // spans of one call to the collector
+	batchEvery = time.Second
+	exportTime = 10 * time.Second
+	complain   = time.Minute // at most so often the log says that the collector does not take spans
+)
 
-// Span is a stretch of time; its zero value is none, which can be ended too.
-type Span struct{ s trace.Span }
-
-// Begin marks the begin of a part of what ctx is about; where that is not traced, nothing.
-func Begin(ctx context.Context, name string) (context.Context, Span) {
-	if !trace.SpanFromContext(ctx).IsRecording() {
-		return ctx, Span{}
-	}
-	ctx, s := otel.Tracer(Name).Start(ctx, name)
-	return ctx, Span{s}
+// Options say where spans go.
+type Options struct {
+	Endpoint string // http://HOST:PORT; without a path /v1/traces is meant
+	Headers  map[string]string
+	Sample   float64 // which part of the traces
+	Version  string  // of the server
+	Host     string
+	Log      *slog.Logger
+	Count    Count
 }
 
-// Request marks the begin of a call, which goes on with the trace that its client names (W3C Trace Context).
-func Request(r *http.Request) (context.Context, Span) {
-	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-	ctx, s := otel.Tracer(Name).Start(ctx, r.Method, trace.WithSpanKind(trace.SpanKindServer))
-	return ctx, Span{s}
+// Count hears how many spans there were.
+type Count interface {
+	SpansEnded(n int)
+	SpansSent(n int)
+	SpansFailed(n int)
 }
 
-// Root marks the begin of something that no call waits for.
-func Root(ctx context.Context, name string) (context.Context, Span) {
-	ctx, s := otel.Tracer(Name).Start(ctx, name, trace.WithNewRoot())
-	return ctx, Span{s}
+// Tracing is where spans go.
+type Tracing struct{ provider *sdk.TracerProvider }
+
+// Start gets ready to send; nothing is sent before there are spans.
+func Start(ctx context.Context, o Options) (*Tracing, error) {
+	collector, err := newCollector(o.Endpoint, o.Headers)
+	if err != nil {
+		return nil, err
+	}
+	exporter, err := otlptrace.New(ctx, collector)
+	if err != nil {
+		return nil, err
+	}
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { o.Log.Warn("traces", "error", err) }))
+	waiting := sdk.NewBatchSpanProcessor(&counted{SpanExporter: exporter, Options: o},
+		sdk.WithMaxQueueSize(queue), sdk.WithMaxExportBatchSize(batch), sdk.WithBatchTimeout(batchEvery), sdk.WithExportTimeout(exportTime))
+	return &Tracing{sdk.NewTracerProvider(
+		sdk.WithSpanProcessor(counting{waiting, o.Count}), sdk.WithSampler(sampler(o.Sample)), sdk.WithRawSpanLimits(sdk.NewSpanLimits()),
+		sdk.WithResource(resource.NewSchemaless(
+			attribute.String("service.name", "outpost"), attribute.String("service.version", o.Version), attribute.String("host.name", o.Host))),
+	)}, nil
 }
 
-// Recording says whether anybody will see the span.
-func (s Span) Recording() bool { return s.s != nil && s.s.IsRecording() }
-
-// Rename gives it the name that is known only now.
-func (s Span) Rename(name string) {
-	if s.Recording() {
-		s.s.SetName(name)
-	}
+// sampler takes that part of the traces, those that a client began included: it may say that it wants none, but not that it wants more.
+func sampler(part float64) sdk.Sampler {
+	some := sdk.TraceIDRatioBased(part)
+	return sdk.ParentBased(some, sdk.WithRemoteParentSampled(some))
 }
 
-// Say notes a value.
-func (s Span) Say(name, value string) {
-	if value != "" && s.Recording() {
-		s.s.SetAttributes(attribute.String(name, value))
-	}
+// Tracer makes the spans.
+func (t *Tracing) Tracer() trace.Tracer { return t.provider.Tracer(phase.Scope) }
+
+// Stop sends what waits, until ctx ends.
+func (t *Tracing) Stop(ctx context.Context) error { return t.provider.Shutdown(ctx) }
+
+// counting counts spans that have ended.
+type counting struct {
+	sdk.SpanProcessor
+	count Count
 }
 
-// SayNumber notes a number.
-func (s Span) SayNumber(name string, value int) {
-	if s.Recording() {
-		s.s.SetAttributes(attribute.Int(name, value))
-	}
+// OnEnd implements sdk.SpanProcessor.
+func (c counting) OnEnd(s sdk.ReadOnlySpan) {
+	c.count.SpansEnded(1)
+	c.SpanProcessor.OnEnd(s)
 }
 
-// End marks the end; err is why it came to nothing.
-func (s Span) End(err error) {
-	if s.s == nil {
-		return
+// counted counts and complains instead of the SDK, which would say each failure.
+type counted struct {
+	sdk.SpanExporter
+	Options
+	mu   sync.Mutex
+	said time.Time
+}
+
+// ExportSpans implements sdk.SpanExporter.
+func (c *counted) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
+	err := c.SpanExporter.ExportSpans(ctx, spans)
+	if err == nil {
+		c.Count.SpansSent(len(spans))
+		return nil
 	}
-	if err != nil && s.s.IsRecording() {
-		s.s.SetStatus(codes.Error, string(sandbox.CodeOf(err)))
+	c.Count.SpansFailed(len(spans))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := time.Now(); now.Sub(c.said) > complain {
+		c.said = now
+		c.Log.Warn("the collector takes no traces; they are dropped, and calls go on", "endpoint", c.Endpoint, "error", err)
 	}
-	s.s.End()
+	return nil
 }

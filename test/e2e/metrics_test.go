@@ -106,6 +106,14 @@ func TestMetricsGrowByWhatWasDone(t *testing.T) {
 	if v, there := after[`outpost_sandboxes{mode="ephemeral",status="running"}`]; v != 0 || !there {
 		t.Errorf("%v sandboxes after the last was deleted", v)
 	}
+	for name, least := range map[string]float64{
+		`outpost_machine_starts_total{code="ok",engine="container"}`: 1, `outpost_machine_starts_in_flight{engine="container"}`: 0, `outpost_machine_start_seconds_count{engine="container"}`: 1, `outpost_machines{engine="container"}`: 0,
+		`outpost_engine_execs_in_flight{engine="container"}`: 0, `outpost_http_route_requests_in_flight` + route + `}`: 0,
+	} {
+		if v, there := after[name]; v < least || !there {
+			t.Errorf("%s is %v (there: %v), want at least %v", name, v, there, least)
+		}
+	}
 	inMS := 1000 * after[`outpost_exec_duration_seconds_sum{engine="container",language="python",`+start+`}`]
 	if math.Abs(inMS-result.DurationMS) > 0.001 {
 		t.Errorf("the exec took %v ms by /metrics, %v ms by its answer", inMS, result.DurationMS)
@@ -117,4 +125,45 @@ func TestMetricsGrowByWhatWasDone(t *testing.T) {
 	if strings.Contains(text, box.ID) {
 		t.Error("a sandbox's id is told")
 	}
+}
+
+// TestMachinesAreCountedWhileTheyLive has no pool: then a machine is a sandbox's.
+func TestMachinesAreCountedWhileTheyLive(t *testing.T) {
+	s := newServer(t, "--pool-max-idle", "0")
+	leakCheck(t, s)
+	are := func(machines, execs float64) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			now := s.measured(t)
+			m, x := now[`outpost_machines{engine="container"}`], now[`outpost_engine_execs_in_flight{engine="container"}`]
+			if m == machines && x == execs {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%v machines and %v execs in them, want %v and %v", m, x, machines, execs)
+			}
+		}
+	}
+	are(0, 0)
+	one, two := s.box(t, sandbox.CreateRequest{Mode: new("stateful")}), s.box(t, sandbox.CreateRequest{Mode: new("stateful")})
+	are(2, 0)
+	if _, err := s.Background(t.Context(), two.ID, sandbox.ExecRequest{Command: []string{"sleep", "1000"}}); err != nil {
+		t.Fatal(err)
+	}
+	are(2, 1)
+	if err := s.kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+	are(2, 0) // those that were found again, and its program lives on as nobody's exec
+	if _, err := s.Stop(t.Context(), one.ID); err != nil {
+		t.Fatal(err)
+	}
+	are(1, 0)
+	if err := s.Delete(t.Context(), two.ID); err != nil {
+		t.Fatal(err)
+	}
+	are(0, 0)
 }
