@@ -205,6 +205,11 @@ func (s *Server) liveExec(w http.ResponseWriter, r *http.Request, rt route, c *c
 		s.write(w, r, a)
 		return
 	}
+	if run.Background { // there is nothing to follow here: its output is told by execs
+		a := <-ended
+		s.write(w, r, a)
+		return
+	}
 	select {
 	case <-run.Done:
 		a := <-ended

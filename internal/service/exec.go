@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -59,7 +60,14 @@ func (s *Service) Exec(ctx context.Context, namespace, id string, r sandbox.Exec
 		return s.inTurn(ctx, l, e, spec)
 	}
 	if p.Background {
-		go finish() //nolint:errcheck // its record says it
+		go func() {
+			defer func() { // there is no handler above that would
+				if p := recover(); p != nil {
+					s.log.Error("an exec in the background panicked", "exec_id", e.ID, "panic", p, "stack", string(debug.Stack()))
+				}
+			}()
+			_, _ = finish() // its record says it
+		}()
 		return s.started(e)
 	}
 	result, err := finish()

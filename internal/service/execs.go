@@ -32,19 +32,19 @@ type Running struct {
 	Begun          <-chan struct{} // tells once that the program has started
 	Done           <-chan struct{} // closed when it has ended
 	Base64         bool            // its client wants output so
+	Background     bool            // its call is answered when it has started
 }
 
 // exec is the record of one.
 type exec struct {
 	Running
-	namespace  string
-	fresh      bool // in a machine that is in no list (execute)
-	background bool
-	started    sandbox.Time
-	most       int // bytes of each stream in the result
-	cancel     context.CancelFunc
-	begun      chan struct{}
-	done       chan struct{}
+	namespace string
+	fresh     bool // in a machine that is in no list (execute)
+	started   sandbox.Time
+	most      int // bytes of each stream in the result
+	cancel    context.CancelFunc
+	begun     chan struct{}
+	done      chan struct{}
 
 	// Set before done is closed:
 	ended  time.Time
@@ -82,10 +82,10 @@ func (x *execs) openFresh(namespace, sandboxID string, spec ExecSpec, p policy.E
 func (x *execs) record(namespace, sandboxID string, spec ExecSpec, p policy.Exec, cancel context.CancelFunc) *exec {
 	most := max(x.most, int64(p.MaxOutputBytes))
 	e := &exec{
-		namespace: namespace, background: p.Background, started: sandbox.Now(), most: p.MaxOutputBytes,
+		namespace: namespace, started: sandbox.Now(), most: p.MaxOutputBytes,
 		cancel: cancel, begun: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	e.Running = Running{ID: spec.ID, SandboxID: sandboxID, Stdout: x.spool.New(most), Stderr: x.spool.New(most), Begun: e.begun, Done: e.done, Base64: p.Base64Output}
+	e.Running = Running{ID: spec.ID, SandboxID: sandboxID, Stdout: x.spool.New(namespace, most), Stderr: x.spool.New(namespace, most), Begun: e.begun, Done: e.done, Base64: p.Base64Output, Background: p.Background}
 	return e
 }
 
@@ -113,7 +113,7 @@ func (x *execs) close(e *exec, result sandbox.ExecResult, err error) {
 	defer x.mu.Unlock()
 	e.ended, e.result, e.err = time.Now(), result, err
 	close(e.done)
-	if err != nil && !e.background {
+	if err != nil && !e.Background {
 		x.drop(e)
 		return
 	}
@@ -122,20 +122,31 @@ func (x *execs) close(e *exec, result sandbox.ExecResult, err error) {
 	for len(x.ended[e.namespace]) > keepExecs {
 		x.dropFirst(e.namespace)
 	}
-	for x.cost > keepExecMemory || x.spool.Full() {
-		if !x.dropFirst(x.largest()) {
-			break
-		}
+	for x.cost > keepExecMemory && x.dropFirst(x.largest((*exec).memory)) {
+	}
+	for x.spool.Full() && x.dropFirst(x.largest((*exec).output)) {
 	}
 }
 
 func (e *exec) memory() int { return costOfExec + e.Stdout.Memory() + e.Stderr.Memory() }
 
-// largest is the namespace that has the most records of ended execs.
-func (x *execs) largest() (which string) {
+// output is how many bytes are kept of it.
+func (e *exec) output() int {
+	stdout, _, _ := e.Stdout.State()
+	stderr, _, _ := e.Stderr.State()
+	return int(stdout + stderr)
+}
+
+// largest is the namespace whose ended execs cost most.
+func (x *execs) largest(cost func(*exec) int) (which string) {
+	most := -1
 	for namespace, all := range x.ended {
-		if len(all) > len(x.ended[which]) {
-			which = namespace
+		sum := 0
+		for _, e := range all {
+			sum += cost(e)
+		}
+		if sum > most {
+			most, which = sum, namespace
 		}
 	}
 	return which
@@ -226,7 +237,7 @@ func (x *execs) of(namespace, sandboxID string) []*exec {
 
 // state is the exec as it is now, without its result's output unless with is set.
 func (e *exec) state(with bool) sandbox.ExecState {
-	st := sandbox.ExecState{ID: e.ID, SandboxID: e.SandboxID, Status: sandbox.ExecRunning, Background: e.background, StartedAt: e.started}
+	st := sandbox.ExecState{ID: e.ID, SandboxID: e.SandboxID, Status: sandbox.ExecRunning, Background: e.Background, StartedAt: e.started}
 	select {
 	case <-e.done:
 	default:

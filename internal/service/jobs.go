@@ -7,7 +7,6 @@ import (
 
 	"outpost.run/outpost/internal/phase"
 	"outpost.run/outpost/internal/policy"
-	"outpost.run/outpost/internal/spool"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -117,7 +116,7 @@ func (s *Service) JobOutput(ctx context.Context, namespace, id, stream string, u
 		case j.Status.Ended():
 			return s.keptOutput(j, spec, stream), true, nil
 		case time.Now().After(until) || ctx.Err() != nil:
-			return s.execs.spool.New(0), false, nil
+			return &Output{}, false, nil
 		}
 		select {
 		case <-time.After(jobLook):
@@ -136,7 +135,7 @@ func (r *Running) stream(name string) *Output {
 // keptOutput is the output of a job that has ended: the whole while its exec is kept, then what its result has.
 func (s *Service) keptOutput(j sandbox.Job, spec JobSpec, stream string) *Output {
 	if j.Result == nil {
-		return ended(s.execs.spool, nil)
+		return s.execs.spool.Ended(nil)
 	}
 	if e := s.execs.find(j.Namespace, j.Result.SandboxID, j.Result.ID); e != nil {
 		return e.stream(stream)
@@ -147,14 +146,7 @@ func (s *Service) keptOutput(j sandbox.Job, spec JobSpec, stream string) *Output
 	}
 	if e := spec.Request.OutputEncoding; e != nil && *e == "base64" {
 		raw, _ := base64.StdEncoding.DecodeString(text) // we encoded it
-		return ended(s.execs.spool, raw)
+		return s.execs.spool.Ended(raw)
 	}
-	return ended(s.execs.spool, []byte(text))
-}
-
-func ended(s *spool.Spool, b []byte) *Output {
-	log := s.New(int64(len(b)))
-	_, _ = log.Write(b)
-	log.End()
-	return log
+	return s.execs.spool.Ended([]byte(text))
 }

@@ -15,11 +15,22 @@ import (
 // inMemory is how much of a log has no file; most programs say less.
 const inMemory = 32 << 10
 
-// Spool makes logs, which together keep a bounded number of bytes in files.
+// Spool makes logs, which together keep a bounded number of bytes in files; those of one owner at most half of that, so that nobody
+// takes all.
 type Spool struct {
 	dir  *os.File
 	most int64 // bytes in files of all logs
 	used atomic.Int64
+
+	mu     sync.Mutex
+	owners map[string]*owner
+}
+
+// owner counts what the logs of one have.
+type owner struct {
+	name string
+	used atomic.Int64
+	logs int // under Spool.mu
 }
 
 // Open uses a folder, which it makes where it is missing, for at most so many bytes.
@@ -31,7 +42,7 @@ func Open(dir string, most int64) (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Spool{dir: f, most: most}, nil
+	return &Spool{dir: f, most: most, owners: map[string]*owner{}}, nil
 }
 
 // Used is how many bytes the logs have in files.
@@ -40,9 +51,27 @@ func (s *Spool) Used() int64 { return s.used.Load() }
 // Full says that the logs have all but used up their room.
 func (s *Spool) Full() bool { return s.used.Load() > s.most*7/8 }
 
+// take counts bytes in files, unless there is no room for them.
+func (s *Spool) take(o *owner, n int64) bool {
+	if o.used.Add(n) <= s.most/2 {
+		if s.used.Add(n) <= s.most {
+			return true
+		}
+		s.used.Add(-n)
+	}
+	o.used.Add(-n)
+	return false
+}
+
+func (s *Spool) give(o *owner, n int64) {
+	s.used.Add(-n)
+	o.used.Add(-n)
+}
+
 // Log is one stream of a program. One goroutine writes, any number reads.
 type Log struct {
 	s    *Spool
+	of   *owner
 	most int64
 
 	mu    sync.Mutex
@@ -51,11 +80,36 @@ type Log struct {
 	kept  int64
 	total int64
 	ended bool
+	gone  bool
 	more  chan struct{} // closed when there is more to read; nil: nobody waits
 }
 
-// New makes a log that keeps at most so many bytes.
-func (s *Spool) New(most int64) *Log { return &Log{s: s, most: most} }
+// New makes a log of an owner that keeps at most so many bytes. Drop lets go of it.
+func (s *Spool) New(name string, most int64) *Log {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.owners[name]
+	if o == nil {
+		o = &owner{name: name}
+		s.owners[name] = o
+	}
+	o.logs++
+	return &Log{s: s, of: o, most: most}
+}
+
+// Ended is a log of nobody's that has these bytes and no more.
+func (s *Spool) Ended(b []byte) *Log {
+	return &Log{s: s, of: &owner{}, head: b, kept: int64(len(b)), total: int64(len(b)), ended: true}
+}
+
+// leave lets go of an owner's log.
+func (s *Spool) leave(o *owner) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o.logs--; o.logs == 0 && s.owners[o.name] == o {
+		delete(s.owners, o.name)
+	}
+}
 
 // Write keeps what there is room for and counts the rest: it never fails and never waits for a reader, only for the disk.
 func (l *Log) Write(b []byte) (int, error) {
@@ -79,8 +133,7 @@ func (l *Log) keep(b []byte) {
 	if len(b) == 0 {
 		return
 	}
-	if l.s.used.Add(int64(len(b))) > l.s.most {
-		l.s.used.Add(-int64(len(b)))
+	if !l.s.take(l.of, int64(len(b))) {
 		return
 	}
 	n := 0
@@ -91,7 +144,7 @@ func (l *Log) keep(b []byte) {
 		n, _ = l.tail.WriteAt(b, l.kept-inMemory) // a full disk keeps less, as the bound does
 	}
 	l.kept += int64(n)
-	l.s.used.Add(int64(n - len(b)))
+	l.s.give(l.of, int64(len(b)-n))
 }
 
 func (s *Spool) file() (*os.File, error) {
@@ -121,13 +174,17 @@ func (l *Log) End() {
 func (l *Log) Drop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ended, l.head = true, nil
+	if l.gone {
+		return
+	}
+	l.ended, l.gone, l.head = true, true, nil
 	if l.tail != nil {
-		l.s.used.Add(-(l.kept - inMemory))
+		l.s.give(l.of, l.kept-inMemory)
 		l.tail.Close()
 		l.tail = nil
 	}
 	l.kept = 0
+	l.s.leave(l.of)
 	l.wake()
 }
 

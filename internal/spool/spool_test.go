@@ -22,7 +22,7 @@ func open(t *testing.T, most int64) *Spool {
 
 func TestWhatIsWrittenIsReadFromAnyOffset(t *testing.T) {
 	s := open(t, 1<<30)
-	l := s.New(1 << 30)
+	l := s.New("x", 1<<30)
 	want := make([]byte, 3*inMemory+77)
 	for i := range want {
 		want[i] = byte(i * 7 >> 3)
@@ -62,10 +62,10 @@ func (w whole) ReadAt(b []byte, offset int64) (n int, err error) {
 
 func TestABoundLosesTheEndAndNothingBetween(t *testing.T) {
 	for name, c := range map[string]struct{ log, all, want int64 }{
-		"of the log": {100, 1 << 30, 100}, "of all in files": {1 << 30, 10_000, inMemory + 10_000},
+		"of the log": {100, 1 << 30, 100}, "of all in files": {1 << 30, 20_000, inMemory + 10_000},
 	} {
 		s := open(t, c.all)
-		l := s.New(c.log)
+		l := s.New("x", c.log)
 		for range 1000 {
 			_, _ = l.Write(bytes.Repeat([]byte("x"), 100))
 		}
@@ -73,9 +73,21 @@ func TestABoundLosesTheEndAndNothingBetween(t *testing.T) {
 			t.Errorf("%s: %d kept of %d, want %d", name, kept, total, c.want)
 		}
 		l.Drop()
-		if s.Used() != 0 {
+		if s.Used() != 0 || len(s.owners) != 0 {
 			t.Errorf("%s: %d bytes are used by nobody", name, s.Used())
 		}
+	}
+}
+
+func TestNobodyTakesTheRoomOfAll(t *testing.T) {
+	s := open(t, 1<<20)
+	for range 10 {
+		_, _ = s.New("greedy", 1<<30).Write(make([]byte, 1<<18))
+	}
+	l := s.New("modest", 1<<30)
+	_, _ = l.Write(make([]byte, 1<<18))
+	if kept, _, _ := l.State(); kept != 1<<18 {
+		t.Errorf("%d bytes kept", kept)
 	}
 }
 
@@ -90,7 +102,7 @@ func TestReadersFollowAndAWriterNeverWaits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := s.New(1 << 30)
+		l := s.New("x", 1<<30)
 		sums := make(chan [32]byte, 3)
 		for range cap(sums) {
 			go func() {
@@ -121,7 +133,7 @@ func TestReadersFollowAndAWriterNeverWaits(t *testing.T) {
 			}
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		waits := s.New(10)
+		waits := s.New("x", 10)
 		go cancel()
 		if err := waits.Wait(ctx, 0); !errors.Is(err, context.Canceled) {
 			t.Error(err)

@@ -1,0 +1,54 @@
+package server_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestAStreamTellsStartOutputAndExit(t *testing.T) {
+	f := start(t, nil)
+	id := field[string](t, f.call("POST", boxes, `{"language":"python"}`), "id")
+	r := f.call("POST", boxes+"/"+id+"/exec", `{"code":"echo ü"}`, "Accept: text/event-stream")
+	text := string(r.body)
+	for _, want := range []string{"event: start\ndata: {\"id\":\"exec_", "event: stdout\ndata: {\"offset\":0,\"text\":\"echo ü\"}\n\n", "event: exit\ndata: {", `"exit_code":0`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, `"stdout":"`) || r.header.Get("Content-Type") != "text/event-stream" {
+		t.Errorf("%v\n%s", r.header, text)
+	}
+	f.wants("what is refused", f.call("POST", boxes+"/"+id+"/exec", `{"code":1}`, "Accept: text/event-stream"), 422, "invalid_request")
+	if r := f.call("POST", boxes+"/"+id+"/exec", `{"code":"panic"}`, "Accept: text/event-stream"); r.status != http.StatusInternalServerError {
+		t.Errorf("a bug: %d %s", r.status, r.body)
+	}
+}
+
+func TestABackgroundExecIsAnsweredOnceAlsoToWhoWantsEvents(t *testing.T) {
+	f := start(t, nil)
+	id := field[string](t, f.call("POST", boxes, `{"language":"python","mode":"stateful"}`), "id")
+	for _, code := range []string{"echo", "panic"} {
+		r := f.call("POST", boxes+"/"+id+"/exec", `{"code":"`+code+`","background":true}`, "Accept: text/event-stream")
+		if code == "echo" && r.status != http.StatusCreated || code == "panic" && r.status != http.StatusInternalServerError {
+			t.Errorf("%s: %d %s", code, r.status, r.body)
+		}
+	}
+	if r := f.call("GET", boxes+"/"+id+"/execs", ""); !strings.Contains(string(r.body), `"background":true`) {
+		t.Errorf("%s", r.body)
+	}
+}
+
+func TestATicketOpensOneTerminalOnce(t *testing.T) {
+	f := start(t, nil)
+	id := field[string](t, f.call("POST", boxes, `{"language":"python","mode":"stateful"}`), "id")
+	other := field[string](t, f.call("POST", boxes, `{"language":"python","mode":"stateful"}`), "id")
+	ticket := field[string](t, f.call("POST", boxes+"/"+id+"/pty/ticket", ""), "ticket")
+	f.wants("of another sandbox", f.callAs(t.Context(), "", "GET", boxes+"/"+other+"/pty?ticket="+ticket, ""), 401, "unauthorized")
+	f.wants("after that", f.callAs(t.Context(), "", "GET", boxes+"/"+id+"/pty?ticket="+ticket, ""), 401, "unauthorized")
+	ticket = field[string](t, f.call("POST", boxes+"/"+id+"/pty/ticket", ""), "ticket")
+	f.wants("for another call", f.callAs(t.Context(), "", "GET", boxes+"/"+id+"/files/list?path=.&ticket="+ticket, ""), 401, "unauthorized")
+	if r := f.callAs(t.Context(), "", "GET", boxes+"/"+id+"/pty?ticket="+ticket, ""); r.status != http.StatusUpgradeRequired {
+		t.Errorf("a good one without a WebSocket: %d %s", r.status, r.body)
+	}
+}
