@@ -42,7 +42,7 @@ var inside = []testCase{
 	{"a terminal is one: its size, its signals, its session", func(s *suite) {
 		m := s.start(stateful)
 		t := s.terminal(m, "import os, sys, signal\n"+
-			"signal.signal(signal.SIGWINCH, lambda *_: print('size', *os.get_terminal_size(), flush=True))\n"+
+			"signal.signal(signal.SIGWINCH, lambda *_: os.write(1, b'size %d %d\\n' % tuple(os.get_terminal_size())))\n"+
 			"print(os.ttyname(0), os.isatty(1), os.getsid(0) == os.getpid(), *os.get_terminal_size(), flush=True)\n"+
 			"try:\n  while True: print('typed', input(), flush=True)\n"+
 			"except KeyboardInterrupt: sys.exit(7)")
