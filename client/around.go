@@ -89,3 +89,17 @@ func (c *Client) Events(ctx context.Context, id string, since *uint64, tell func
 func (c *Client) ofNamespace(what string) string {
 	return path("auth", "v1", "seed", c.namespace, what)
 }
+
+// Version is the server's.
+func (c *Client) Version(ctx context.Context) (string, error) {
+	v, err := call[struct {
+		Version string `json:"version"`
+	}](ctx, c, http.MethodGet, path("version"), nil)
+	return v.Version, err
+}
+
+// Ready is nil while the server takes calls.
+func (c *Client) Ready(ctx context.Context) error {
+	_, err := c.Raw(ctx, http.MethodGet, path("readyz"), nil)
+	return err
+}

@@ -131,3 +131,9 @@ func (t *Terminal) Show(to io.Writer) (sandbox.ExecResult, error) {
 		}
 	}
 }
+
+// Ticket makes one for a browser, which can't send a credential: with ?ticket= it opens a terminal of the sandbox once, within 30 s.
+func (c *Client) Ticket(ctx context.Context, id string) (string, error) {
+	t, err := call[sandbox.Ticket](ctx, c, http.MethodPost, c.inNamespace(id, "pty", "ticket"), nil)
+	return t.Ticket, err
+}

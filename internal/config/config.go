@@ -119,7 +119,7 @@ type Compiled struct {
 // Output is what is kept of what programs write, for ten minutes after their end.
 type Output struct {
 	StreamMB int `json:"stream_mb" minimum:"0" doc:"MiB kept of each stream of an exec, for who comes back for it; a result has max_output_bytes anyway"`
-	KeepMB   int `json:"keep_mb" minimum:"64" doc:"MiB of output kept on the disk in all"`
+	KeepMB   int `json:"keep_mb" minimum:"64" doc:"MiB of output kept on the disk in all, and at most a quarter of what is free at the start"`
 }
 
 // Disk keeps the host's disk from filling up.

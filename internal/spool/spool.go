@@ -33,7 +33,8 @@ type owner struct {
 	logs int // under Spool.mu
 }
 
-// Open uses a folder, which it makes where it is missing, for at most so many bytes.
+// Open uses a folder, which it makes where it is missing, for at most so many bytes, and a quarter of what its file system has free now:
+// what programs say must not stop the server's own records.
 func Open(dir string, most int64) (*Spool, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -42,6 +43,11 @@ func Open(dir string, most int64) (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return nil, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	most = min(most, int64(fs.Bavail)*fs.Bsize/4)
 	return &Spool{dir: f, most: most, owners: map[string]*owner{}}, nil
 }
 
