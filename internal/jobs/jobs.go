@@ -49,7 +49,8 @@ type Options struct {
 // Queue is a service.Queue.
 type Queue struct {
 	o     Options
-	db    *sql.DB
+	db    *sql.DB // one connection, which writes
+	lists *sql.DB // some that read: who lists holds nobody up
 	river *river.Client[*sql.Tx]
 	run   func(context.Context, service.JobSpec) service.JobOutcome
 	wake  chan struct{}
@@ -64,6 +65,8 @@ type Queue struct {
 	all     int            // of them
 	turn    []string       // namespaces in the order of their turns
 	running map[string]*attempt
+	wait    int // jobs of all namespaces that wait, as they were counted, and those submitted since
+	counted time.Time
 }
 
 var _ service.Queue = (*Queue)(nil)
@@ -86,17 +89,21 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	q := &Queue{o: o, wake: make(chan struct{}, 1), out: map[string]int{}, running: map[string]*attempt{}, back: usualBackoff}
 	q.ctx, q.end = context.WithCancel(context.Background())
 	var err error
-	if q.db, err = open(filepath.Join(o.Dir, "jobs.db")); err != nil {
+	path := filepath.Join(o.Dir, "jobs.db")
+	if q.db, err = open(path, 1); err != nil { // River's driver for SQLite asks for one
 		return nil, err
 	}
 	if err := q.migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("the database of jobs could not be brought up to date: %w", err), q.db.Close())
 	}
+	if q.lists, err = open(path, 4); err != nil {
+		return nil, errors.Join(err, q.db.Close())
+	}
 	return q, nil
 }
 
-// open opens the file by one connection, which River's driver for SQLite asks for; each commit waits for the disk.
-func open(path string) (*sql.DB, error) {
+// open opens the file by so many connections; each commit waits for the disk.
+func open(path string, connections int) (*sql.DB, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) // it holds values of env
 	if err != nil {
 		return nil, err
@@ -109,7 +116,7 @@ func open(path string) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db.SetMaxOpenConns(1)
+	db.SetMaxOpenConns(connections)
 	return db, nil
 }
 
@@ -217,7 +224,7 @@ func (q *Queue) Close(ctx context.Context) error {
 		}
 	}
 	q.work.Wait()
-	return errors.Join(err, q.db.Close())
+	return errors.Join(err, q.lists.Close(), q.db.Close())
 }
 
 // CallbackKey implements service.Queue.

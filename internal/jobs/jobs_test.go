@@ -67,7 +67,7 @@ func (w *world) crash() {
 	w.Helper()
 	w.Pause()
 	w.end()
-	if err := w.db.Close(); err != nil {
+	if err := errors.Join(w.db.Close(), w.lists.Close()); err != nil {
 		w.Fatal(err)
 	}
 }

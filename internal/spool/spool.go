@@ -48,7 +48,12 @@ func Open(dir string, most int64) (*Spool, error) {
 		return nil, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
 	most = min(most, int64(fs.Bavail)*fs.Bsize/4)
-	return &Spool{dir: f, most: most, owners: map[string]*owner{}}, nil
+	s := &Spool{dir: f, most: most, owners: map[string]*owner{}}
+	try, err := s.file() // else what is long would be cut, and nobody would know why
+	if err != nil {
+		return nil, err
+	}
+	return s, try.Close()
 }
 
 // Used is how many bytes the logs have in files.
@@ -155,6 +160,13 @@ func (l *Log) keep(b []byte) {
 
 func (s *Spool) file() (*os.File, error) {
 	fd, err := unix.Openat(int(s.dir.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err == unix.EOPNOTSUPP || err == unix.EISDIR { // a file system that has no such files
+		f, err := os.CreateTemp(s.dir.Name(), "spool-*")
+		if err != nil {
+			return nil, err
+		}
+		return f, os.Remove(f.Name())
+	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: s.dir.Name(), Err: err}
 	}
