@@ -132,7 +132,7 @@ func (q *Queue) migrate(ctx context.Context) error {
 	if _, err := ours.Up(ctx); err != nil {
 		return err
 	}
-	theirs, err := rivermigrate.New(riversqlite.New(q.db), &rivermigrate.Config{Logger: q.o.Log})
+	theirs, err := rivermigrate.New(riversqlite.New(q.db), &rivermigrate.Config{Logger: slog.New(quiet{q.o.Log.Handler()})})
 	if err != nil {
 		return err
 	}
