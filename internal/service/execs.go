@@ -57,14 +57,21 @@ type execs struct {
 	spool *spool.Spool
 	most  int64 // bytes kept of each stream
 
-	mu    sync.Mutex
-	byID  map[string]*exec
-	ended map[string][]*exec // by namespace, in the order of their ends
-	cost  int                // of those, in memory
+	mu     sync.Mutex
+	byID   map[string]*exec
+	in     map[string][]*exec // by sandbox
+	ended  map[string]*past   // by namespace
+	memory int                // of all that have ended, in bytes
+}
+
+// past are the execs of a namespace that have ended, in the order of their ends, and what they cost in bytes.
+type past struct {
+	all            []*exec
+	memory, output int
 }
 
 func newExecs(s *spool.Spool, most int64) *execs {
-	return &execs{spool: s, most: most, byID: map[string]*exec{}, ended: map[string][]*exec{}}
+	return &execs{spool: s, most: most, byID: map[string]*exec{}, in: map[string][]*exec{}, ended: map[string]*past{}}
 }
 
 // open makes the record of an exec that cancel ends.
@@ -93,6 +100,7 @@ func (x *execs) note(e *exec) *exec {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.byID[e.ID] = e
+	x.in[e.SandboxID] = append(x.in[e.SandboxID], e)
 	return e
 }
 
@@ -117,14 +125,19 @@ func (x *execs) close(e *exec, result sandbox.ExecResult, err error) {
 		x.drop(e)
 		return
 	}
-	x.ended[e.namespace] = append(x.ended[e.namespace], e)
-	x.cost += e.memory()
-	for len(x.ended[e.namespace]) > keepExecs {
-		x.dropFirst(e.namespace)
+	of := x.ended[e.namespace]
+	if of == nil {
+		of = &past{}
+		x.ended[e.namespace] = of
 	}
-	for x.cost > keepExecMemory && x.dropFirst(x.largest((*exec).memory)) {
+	of.all = append(of.all, e)
+	of.memory, of.output, x.memory = of.memory+e.memory(), of.output+e.output(), x.memory+e.memory()
+	if len(of.all) > keepExecs {
+		x.forget(of.all[0])
 	}
-	for x.spool.Full() && x.dropFirst(x.largest((*exec).output)) {
+	for x.memory > keepExecMemory && x.dropFirst(func(p *past) int { return p.memory }) {
+	}
+	for x.spool.Full() && x.dropFirst(func(p *past) int { return p.output }) {
 	}
 }
 
@@ -137,36 +150,29 @@ func (e *exec) output() int {
 	return int(stdout + stderr)
 }
 
-// largest is the namespace whose ended execs cost most.
-func (x *execs) largest(cost func(*exec) int) (which string) {
-	most := -1
-	for namespace, all := range x.ended {
-		sum := 0
-		for _, e := range all {
-			sum += cost(e)
-		}
-		if sum > most {
-			most, which = sum, namespace
+// dropFirst forgets the oldest exec of the namespace whose cost is highest; false where there is none.
+func (x *execs) dropFirst(cost func(*past) int) bool {
+	var which *past
+	for _, p := range x.ended {
+		if which == nil || cost(p) > cost(which) {
+			which = p
 		}
 	}
-	return which
-}
-
-func (x *execs) dropFirst(namespace string) bool {
-	all := x.ended[namespace]
-	if len(all) == 0 {
+	if which == nil {
 		return false
 	}
-	x.forget(all[0])
+	x.forget(which.all[0])
 	return true
 }
 
 // forget removes the record of an exec that has ended.
 func (x *execs) forget(e *exec) {
-	all := x.ended[e.namespace]
-	if i := slices.Index(all, e); i >= 0 {
-		x.cost -= e.memory()
-		if x.ended[e.namespace] = slices.Delete(all, i, i+1); len(all) == 1 {
+	if of := x.ended[e.namespace]; of != nil {
+		if i := slices.Index(of.all, e); i >= 0 {
+			of.all = slices.Delete(of.all, i, i+1)
+			of.memory, of.output, x.memory = of.memory-e.memory(), of.output-e.output(), x.memory-e.memory()
+		}
+		if len(of.all) == 0 {
 			delete(x.ended, e.namespace)
 		}
 	}
@@ -175,6 +181,11 @@ func (x *execs) forget(e *exec) {
 
 func (x *execs) drop(e *exec) {
 	delete(x.byID, e.ID)
+	if rest := slices.DeleteFunc(x.in[e.SandboxID], func(other *exec) bool { return other == e }); len(rest) > 0 {
+		x.in[e.SandboxID] = rest
+	} else {
+		delete(x.in, e.SandboxID)
+	}
 	e.Stdout.Drop()
 	e.Stderr.Drop()
 }
@@ -190,9 +201,9 @@ func (x *execs) discard(e *exec) {
 func (x *execs) expire(before time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for namespace := range x.ended {
-		for all := x.ended[namespace]; len(all) > 0 && all[0].ended.Before(before); all = x.ended[namespace] {
-			x.forget(all[0])
+	for _, of := range x.ended {
+		for len(of.all) > 0 && of.all[0].ended.Before(before) {
+			x.forget(of.all[0])
 		}
 	}
 }
@@ -201,8 +212,8 @@ func (x *execs) expire(before time.Time) {
 func (x *execs) forgetOf(sandboxID string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, e := range x.byID {
-		if e.SandboxID == sandboxID && !e.ended.IsZero() {
+	for _, e := range slices.Clone(x.in[sandboxID]) {
+		if !e.ended.IsZero() {
 			x.forget(e)
 		}
 	}
@@ -224,8 +235,8 @@ func (x *execs) of(namespace, sandboxID string) []*exec {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var all []*exec
-	for _, e := range x.byID {
-		if e.namespace == namespace && e.SandboxID == sandboxID {
+	for _, e := range x.in[sandboxID] {
+		if e.namespace == namespace {
 			all = append(all, e)
 		}
 	}

@@ -1,0 +1,70 @@
+package service
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"outpost.run/outpost/internal/policy"
+	"outpost.run/outpost/internal/spool"
+	"outpost.run/outpost/sandbox"
+)
+
+func openExecs(t *testing.T, most int64) *execs {
+	t.Helper()
+	s, err := spool.Open(t.TempDir(), most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newExecs(s, 1<<30)
+}
+
+// ends makes a record of an exec that wrote so much and has ended.
+func (x *execs) ends(namespace, sandboxID string, wrote int) *exec {
+	e := x.open(namespace, sandboxID, ExecSpec{ID: sandbox.NewID(sandbox.ExecPrefix)}, policy.Exec{MaxOutputBytes: 1 << 20}, func() {})
+	_, _ = e.Stdout.Write(make([]byte, wrote))
+	x.close(e, sandbox.ExecResult{}, nil)
+	return e
+}
+
+func TestRecordsGoWithTheirTimeAndTheirSandbox(t *testing.T) {
+	x := openExecs(t, 1<<30)
+	one, other := x.ends("a", "sb_1", 100_000), x.ends("a", "sb_2", 10)
+	runs := x.open("a", "sb_1", ExecSpec{ID: "exec_runs"}, policy.Exec{}, func() {})
+	if x.find("a", "sb_1", one.ID) != one || x.find("b", "sb_1", one.ID) != nil || x.find("a", "sb_2", one.ID) != nil || len(x.of("a", "sb_1")) != 2 {
+		t.Error("records are found by who they belong to")
+	}
+	x.forgetOf("sb_1")
+	if x.find("a", "sb_1", one.ID) != nil || x.find("a", "sb_1", "exec_runs") != runs || x.spool.Used() != 0 {
+		t.Error("a sandbox's records go with it, but for what runs")
+	}
+	if err := one.Stdout.Wait(context.Background(), 0); err != nil {
+		t.Error("who reads one that is gone finds its end:", err)
+	}
+	x.expire(time.Now().Add(time.Hour))
+	if x.find("a", "sb_2", other.ID) != nil || x.memory != 0 || len(x.ended) != 0 {
+		t.Errorf("after its time: %d bytes, %v", x.memory, x.ended)
+	}
+	x.close(runs, sandbox.ExecResult{}, context.Canceled)
+	if len(x.byID) != 0 || len(x.in) != 0 {
+		t.Errorf("left: %v %v", x.byID, x.in)
+	}
+}
+
+func TestWhoHasMostOfItGivesWay(t *testing.T) {
+	x := openExecs(t, 4<<20)
+	modest := x.ends("modest", "sb_m", 200_000)
+	var greedy []*exec
+	for range 30 {
+		greedy = append(greedy, x.ends("greedy", "sb_g", 200_000))
+	}
+	for range keepExecs + 10 {
+		x.ends("many", "sb_n", 1)
+	}
+	if x.find("modest", "sb_m", modest.ID) == nil || x.find("greedy", "sb_g", greedy[29].ID) == nil {
+		t.Error("records of who has little, and the newest, stay")
+	}
+	if n := len(x.of("many", "sb_n")); n != keepExecs {
+		t.Errorf("%d records of one namespace", n)
+	}
+}
