@@ -46,7 +46,8 @@ var rooms = map[string]room{
 	"internal/service/runtimetest": {imports: []string{"internal/service", "sandbox"}, why: "the suite knows no runtime"},
 	"internal/service/runtimepipe": {imports: []string{"internal/service", "sandbox"}, why: "a runtime's other side knows no machines"},
 	"internal/service":             {imports: []string{"internal/phase", "internal/policy", "internal/spool", "sandbox"}, why: oneWay},
-	"internal/jobs":                {imports: []string{"internal/service", "sandbox"}, why: oneWay},
+	"internal/store/sqlitefile":    {why: "it knows files and migrations, and nothing of what is in them"},
+	"internal/jobs":                {imports: []string{"internal/service", "internal/store/sqlitefile", "sandbox"}, why: oneWay},
 	"internal/spool":               {why: "it keeps bytes, whatever they are"},
 	"internal/metrics":             {imports: []string{"internal/pool", "internal/service", "sandbox"}, why: "what is measured is told to it, and it knows nobody who measures"},
 	"internal/audit":               {stdOnly: true, why: "it keeps lines, whoever they are about"},
@@ -55,7 +56,7 @@ var rooms = map[string]room{
 	"internal/strict":              {imports: []string{"sandbox"}, why: "reading JSON says nothing of what it is for"},
 	"internal/config":              {imports: []string{"internal/policy", "internal/strict", "sandbox"}, why: "the operator's word, read once"},
 	"internal/policy":              {imports: []string{"sandbox"}, why: "pure functions"},
-	"internal/store/sqlite":        {imports: []string{"internal/service", "sandbox"}, why: oneWay},
+	"internal/store/sqlite":        {imports: []string{"internal/service", "internal/store/sqlitefile", "sandbox"}, why: oneWay},
 	"internal/node": {imports: []string{"internal/service", "internal/engine", "internal/image", "internal/disk",
 		"internal/network", "internal/gpu", "internal/agent", "internal/deps", "internal/pool", "internal/compiled", "internal/phase", "sandbox"}, why: "the runtime of one host"},
 

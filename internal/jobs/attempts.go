@@ -57,7 +57,7 @@ func (q *Queue) recover(ctx context.Context) error {
 	}{
 		{`DELETE FROM river_job`, nil},
 		{`UPDATE jobs SET cut = cut + 1 WHERE status = 'running'`, nil},
-		{`UPDATE jobs SET status = 'failed', finished_at = ?, error = ?, callback_left = ` + callbackTries + ` WHERE status = 'running' AND cut > ?`, []any{sandbox.Now().String(), lost, maxCut}},
+		{`UPDATE jobs SET status = 'failed', finished_at = ?, error = ?, callback_left = ` + triesToTell + ` WHERE status = 'running' AND cut > ?`, []any{sandbox.Now().String(), lost, maxCut}},
 		{`UPDATE jobs SET status = 'queued', handed = 0, due = 0 WHERE status IN ('running', 'queued')`, nil},
 	} {
 		if _, err := tx.ExecContext(ctx, step.sql, step.values...); err != nil {
@@ -215,7 +215,7 @@ func (q *Queue) attempt(ctx context.Context, a args) error {
 	q.mu.Lock()
 	cancelled := mine.cancelled
 	q.mu.Unlock()
-	if err := q.note(last, a.ID, judge(o, cancelled, tries-cut, most), o, q.back); err != nil {
+	if err := q.note(last, a.ID, judge(o, cancelled, tries, cut, most), o); err != nil {
 		q.o.Log.Error("the end of a job's attempt could not be noted; the next start repeats it", "job", a.ID, "error", err)
 	}
 	return nil
@@ -224,13 +224,14 @@ func (q *Queue) attempt(ctx context.Context, a args) error {
 // verdict is what becomes of a job after an attempt.
 type verdict struct {
 	status sandbox.JobStatus
-	cut    bool // the attempt was cut off by the server's end
-	uncut  bool // it did not begin: it does not count
-	failed int  // attempts that failed, where another one follows
+	// Where another attempt follows, what the last one counts as:
+	cut    int // 1: it was cut off by the server's end
+	unmade int // 1: it did not begin
+	failed int // it failed, as so many did by now
 }
 
-// judge says what becomes of a job after its tries-th attempt of at most most.
-func judge(o service.JobOutcome, cancelled bool, tries, most int) verdict {
+// judge says what becomes of a job after its tries-th attempt, of which cut were cut off and at most most may fail.
+func judge(o service.JobOutcome, cancelled bool, tries, cut, most int) verdict {
 	switch code := sandbox.CodeOf(o.Err); {
 	case cancelled:
 		return verdict{status: sandbox.JobCancelled}
@@ -238,14 +239,12 @@ func judge(o service.JobOutcome, cancelled bool, tries, most int) verdict {
 		return verdict{status: sandbox.JobCancelled}
 	case o.Err == nil && o.Result.ExitCode == 0 && o.Result.TerminationReason == sandbox.Exited:
 		return verdict{status: sandbox.JobSucceeded}
-	case code == sandbox.Capacity, code == sandbox.QuotaExceeded, code == sandbox.ImagePreparing:
-		return verdict{status: sandbox.JobQueued, uncut: true}
-	case code == sandbox.ShuttingDown:
-		return verdict{status: sandbox.JobQueued, uncut: true}
-	case tries < most && (o.Err == nil || code == sandbox.Lost || code == sandbox.Internal):
-		return verdict{status: sandbox.JobQueued, failed: tries}
-	case code == sandbox.Lost:
-		return verdict{status: sandbox.JobQueued, cut: true}
+	case code == sandbox.Capacity, code == sandbox.QuotaExceeded, code == sandbox.ImagePreparing, code == sandbox.ShuttingDown:
+		return verdict{status: sandbox.JobQueued, unmade: 1}
+	case tries-cut < most && (o.Err == nil || code == sandbox.Lost || code == sandbox.Internal):
+		return verdict{status: sandbox.JobQueued, failed: tries - cut}
+	case code == sandbox.Lost && cut < maxCut:
+		return verdict{status: sandbox.JobQueued, cut: 1}
 	case o.Err == nil && o.Result.TimedOut:
 		return verdict{status: sandbox.JobTimedOut}
 	}
@@ -253,7 +252,7 @@ func judge(o service.JobOutcome, cancelled bool, tries, most int) verdict {
 }
 
 // note writes what became of a job.
-func (q *Queue) note(ctx context.Context, id string, v verdict, o service.JobOutcome, back backoff) error {
+func (q *Queue) note(ctx context.Context, id string, v verdict, o service.JobOutcome) error {
 	var result, text any
 	inFile := false
 	if o.Result != nil {
@@ -276,25 +275,17 @@ func (q *Queue) note(ctx context.Context, id string, v verdict, o service.JobOut
 		text = b
 	}
 	if v.status != sandbox.JobQueued {
-		_, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, finished_at = ?, result = ?, in_file = ?, error = ?, callback_left = `+callbackTries+` WHERE id = ?`,
+		_, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, finished_at = ?, result = ?, in_file = ?, error = ?, callback_left = `+triesToTell+` WHERE id = ?`,
 			v.status, sandbox.Now().String(), result, inFile, text, id)
 		q.stir()
 		return err
 	}
-	wait, uncounted, cut := back.busy, 0, 0
-	switch {
-	case v.uncut:
-		uncounted = 1
-	case v.cut:
-		cut = 1
-	default:
-		wait = back.after(v.failed)
+	wait := q.back.busy
+	if v.failed > 0 {
+		wait = q.back.after(v.failed)
 	}
-	_, err := q.db.ExecContext(ctx, `
-		UPDATE jobs SET status = CASE WHEN cut + ? > ? THEN 'failed' ELSE 'queued' END, finished_at = CASE WHEN cut + ? > ? THEN ? END,
-			callback_left = CASE WHEN cut + ? > ? THEN `+callbackTries+` ELSE 0 END,
-			handed = 0, cut = cut + ?, attempts = attempts - ?, due = ?, result = ?, in_file = ?, error = ? WHERE id = ?`,
-		cut, maxCut, cut, maxCut, sandbox.Now().String(), cut, maxCut, cut, uncounted, time.Now().Add(wait).UnixMilli(), result, inFile, text, id)
+	_, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = 'queued', handed = 0, cut = cut + ?, attempts = attempts - ?, due = ?, result = ?, in_file = ?, error = ? WHERE id = ?`,
+		v.cut, v.unmade, time.Now().Add(wait).UnixMilli(), result, inFile, text, id)
 	return err
 }
 

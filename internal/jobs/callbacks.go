@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -25,6 +24,7 @@ import (
 
 const (
 	callbackTime    = 10 * time.Second
+	callbackTries   = 6
 	callbacksAtOnce = 4 // of one namespace
 	callbacksInAll  = 64
 	maxAnswer       = 64 << 10 // bytes of a receiver's answer that are read
@@ -120,7 +120,7 @@ func (q *Queue) tell(ctx context.Context, client *http.Client, c callback) {
 	left, due := 0, time.Now()
 	if err != nil {
 		left = c.left - 1
-		due = due.Add(q.back.after(7 - c.left))
+		due = due.Add(q.back.after(callbackTries + 1 - c.left))
 		q.o.Log.Warn("a callback was not heard", "job", c.id, "namespace", c.namespace, "tries_left", left, "error", err)
 	}
 	if ctx.Err() != nil {
@@ -183,8 +183,7 @@ func (q *Queue) callbackClient() *http.Client {
 		if err != nil {
 			return err
 		}
-		a := at.Addr().Unmap()
-		if !sandbox.IsPublic(a) && !slices.ContainsFunc(q.o.CallbackAllow, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		if !service.CallbackAllowed(at.Addr(), q.o.CallbackAllow) {
 			return errNotPublic
 		}
 		return nil

@@ -11,22 +11,19 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
-	"github.com/pressly/goose/v3"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"github.com/riverqueue/river/rivermigrate"
-	_ "modernc.org/sqlite" // the driver
 
 	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/internal/store/sqlitefile"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -90,46 +87,23 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	q.ctx, q.end = context.WithCancel(context.Background())
 	var err error
 	path := filepath.Join(o.Dir, "jobs.db")
-	if q.db, err = open(path, 1); err != nil { // River's driver for SQLite asks for one
+	if err := sqlitefile.Touch(path); err != nil {
+		return nil, err
+	}
+	if q.db, err = sqlitefile.Open(path, "FULL", 1); err != nil { // River's driver for SQLite asks for one connection
 		return nil, err
 	}
 	if err := q.migrate(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("the database of jobs could not be brought up to date: %w", err), q.db.Close())
+		return nil, errors.Join(sqlitefile.Behind(path, err), q.db.Close())
 	}
-	if q.lists, err = open(path, 4); err != nil {
+	if q.lists, err = sqlitefile.Open(path, "FULL", 4); err != nil {
 		return nil, errors.Join(err, q.db.Close())
 	}
 	return q, nil
 }
 
-// open opens the file by so many connections; each commit waits for the disk.
-func open(path string, connections int) (*sql.DB, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) // it holds values of env
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Close(); err != nil {
-		return nil, err
-	}
-	q := url.Values{"_txlock": {"immediate"}, "_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)"}}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}).String())
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(connections)
-	return db, nil
-}
-
 func (q *Queue) migrate(ctx context.Context) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	ours, err := goose.NewProvider(goose.DialectSQLite3, q.db, files)
-	if err != nil {
-		return err
-	}
-	if _, err := ours.Up(ctx); err != nil {
+	if err := sqlitefile.Migrate(ctx, q.db, migrations); err != nil {
 		return err
 	}
 	theirs, err := rivermigrate.New(riversqlite.New(q.db), &rivermigrate.Config{Logger: slog.New(quiet{q.o.Log.Handler()})})

@@ -195,7 +195,7 @@ func (q *Queue) Jobs(ctx context.Context, x service.JobQuery) ([]sandbox.Job, in
 
 // Cancel implements service.Queue.
 func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, error) {
-	r, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, finished_at = ?, callback_due = 0, callback_left = `+callbackTries+` WHERE id = ? AND namespace = ? AND status = 'queued'`,
+	r, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, finished_at = ?, callback_due = 0, callback_left = `+triesToTell+` WHERE id = ? AND namespace = ? AND status = 'queued'`,
 		sandbox.JobCancelled, sandbox.Now().String(), id, namespace)
 	if err != nil {
 		return sandbox.Job{}, internal(err)
@@ -215,8 +215,8 @@ func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, 
 	return j, err
 }
 
-// callbackTries is how often a job's end is told of until it is heard, where it is to be told at all; SQL.
-const callbackTries = `CASE WHEN json_extract(CAST(spec AS TEXT), '$.CallbackURL') <> '' THEN 6 ELSE 0 END`
+// triesToTell is how often a job's end is told of until it is heard, where it is to be told at all; SQL.
+var triesToTell = fmt.Sprintf(`CASE WHEN json_extract(CAST(spec AS TEXT), '$.CallbackURL') <> '' THEN %d ELSE 0 END`, callbackTries)
 
 const cancelPatience = 2 * time.Second
 

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"encoding/base64"
+	"net/netip"
 	"time"
 
 	"outpost.run/outpost/internal/phase"
@@ -89,6 +90,11 @@ func (s *Service) ListJobs(ctx context.Context, q JobQuery) (sandbox.Page[sandbo
 // CancelJob ends a job in any state. Errors: NotFound, AlreadyFinished.
 func (s *Service) CancelJob(ctx context.Context, namespace, id string) (sandbox.Job, error) {
 	return s.queue.Cancel(ctx, namespace, id)
+}
+
+// CallbackAllowed says whether a callback may be sent to an address; allow are blocks that the operator opened.
+func CallbackAllowed(a netip.Addr, allow []netip.Prefix) bool {
+	return policy.CallbackAllowed(a, allow)
 }
 
 // CallbackKey is what a namespace's callbacks are signed with.

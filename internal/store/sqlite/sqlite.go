@@ -7,15 +7,9 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
-	"os"
-	"path/filepath"
-
-	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver
 
 	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/internal/store/sqlitefile"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -35,7 +29,7 @@ var _ service.Store = (*Store)(nil)
 // Open opens the file, makes it where it is missing, and brings its tables up to date. The file holds values of env:
 // only its owner may read it.
 func Open(ctx context.Context, path string) (*Store, error) {
-	if err := touch(path); err != nil {
+	if err := sqlitefile.Touch(path); err != nil {
 		return nil, err
 	}
 	s := &Store{}
@@ -45,43 +39,14 @@ func Open(ctx context.Context, path string) (*Store, error) {
 		synchronous string
 		connections int
 	}{{&s.promises, "FULL", 1}, {&s.quick, "NORMAL", 1}, {&s.readers, "NORMAL", 4}} {
-		if *c.db, err = sql.Open("sqlite", dsn(path, c.synchronous)); err != nil {
+		if *c.db, err = sqlitefile.Open(path, c.synchronous, c.connections, "foreign_keys(ON)"); err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
-		(*c.db).SetMaxOpenConns(c.connections)
 	}
-	if err := s.migrate(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("the database %s could not be brought up to date: %w", filepath.Base(path), err), s.Close())
+	if err := sqlitefile.Migrate(ctx, s.promises, migrations); err != nil {
+		return nil, errors.Join(sqlitefile.Behind(path, err), s.Close())
 	}
 	return s, nil
-}
-
-func touch(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-func dsn(path, synchronous string) string {
-	q := url.Values{"_txlock": {"immediate"}, "_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(" + synchronous + ")", "foreign_keys(ON)",
-	}}
-	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}).String()
-}
-
-func (s *Store) migrate(ctx context.Context) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.promises, files)
-	if err != nil {
-		return err
-	}
-	_, err = p.Up(ctx)
-	return err
 }
 
 // Close ends all connections.
