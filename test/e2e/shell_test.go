@@ -58,11 +58,17 @@ func (s *screen) sees(word string) {
 	s.t.Fatalf("no %q on the screen:\n%s", word, shown)
 }
 
-func TestAShellInARealTerminal(t *testing.T) {
+// sit runs a command of outpost in a terminal, ID standing for a stateful sandbox, and says how it ended.
+func sit(t *testing.T, command string) (s *screen, id string) {
+	t.Helper()
 	leakCheck(t, shared)
-	made := shared.box(t, stateful())
+	id = shared.box(t, stateful()).ID
 	env := []string{"OUTPOST_DATA_DIR=" + shared.dir, "OUTPOST_TOKEN=" + adminToken}
-	s := newScreen(t, env, "sh", "-c", binary+" shell "+made.ID+"; echo ended with $?; sleep 1000")
+	return newScreen(t, env, "sh", "-c", binary+" "+strings.Replace(command, "ID", id, 1)+"; echo ended with $?; sleep 1000"), id
+}
+
+func TestAShellInARealTerminal(t *testing.T) {
+	s, id := sit(t, "shell ID")
 	s.sees("workspace$")
 	s.types("stty size", "Enter")
 	s.sees("30 100")
@@ -79,17 +85,14 @@ func TestAShellInARealTerminal(t *testing.T) {
 	s.types("nohup sleep 4005 >/dev/null 2>&1 &", "Enter")
 	s.types("exit 7", "Enter")
 	s.sees("ended with 7")
-	out, err := shared.command("ps", made.ID)
+	out, err := shared.command("ps", id)
 	if err != nil || !strings.Contains(out, "sleep 4005") {
 		t.Errorf("what was told to stay: %v\n%s", err, out)
 	}
 }
 
 func TestExecInATerminal(t *testing.T) {
-	leakCheck(t, shared)
-	made := shared.box(t, stateful())
-	env := []string{"OUTPOST_DATA_DIR=" + shared.dir, "OUTPOST_TOKEN=" + adminToken}
-	s := newScreen(t, env, "sh", "-c", binary+" exec -it "+made.ID+" -- python3 -q; echo ended with $?; sleep 1000")
+	s, _ := sit(t, "exec -it ID -- python3 -q")
 	s.sees(">>>")
 	s.types("import os; os.get_terminal_size()", "Enter")
 	s.sees("columns=100, lines=30")
