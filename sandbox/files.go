@@ -61,3 +61,17 @@ type TerminalEnd struct {
 	Exit *ExecResult `json:"exit,omitempty"`
 	Fail *ErrorBody  `json:"error,omitempty"`
 }
+
+// FileVerb is what a call on files does, on its way from the server into a machine.
+type FileVerb string
+
+// The verbs.
+const (
+	GetFile    FileVerb = "get"    // gives its info, then its bytes
+	PutFile    FileVerb = "put"    // takes its bytes
+	ListFolder FileVerb = "list"   // gives an info for each entry
+	MakeFolder FileVerb = "mkdir"  // with its parents
+	RemoveFile FileVerb = "remove" // or a folder with all that is in it
+	PackFolder FileVerb = "pack"   // gives a tar archive of it
+	Unpack     FileVerb = "unpack" // takes a tar archive, and unpacks it in the folder
+)

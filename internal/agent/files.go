@@ -8,23 +8,9 @@ import (
 	"outpost.run/outpost/sandbox"
 )
 
-// FileVerb is what a FileOp does.
-type FileVerb string
-
-// The verbs.
-const (
-	GetFile    FileVerb = "get"    // <- its info, then its bytes from Offset on, at most Length
-	PutFile    FileVerb = "put"    // -> its bytes
-	ListFolder FileVerb = "list"   // <- an info for each entry
-	MakeFolder FileVerb = "mkdir"  // with its parents
-	RemoveFile FileVerb = "remove" // or a folder with all that is in it
-	PackFolder FileVerb = "pack"   // <- a tar archive of it
-	Unpack     FileVerb = "unpack" // -> a tar archive, unpacked in the folder
-)
-
 // FileOp is one call on files, with a user's rights.
 type FileOp struct {
-	Verb   FileVerb
+	Verb   sandbox.FileVerb
 	Path   string // absolute, or relative to Dir
 	Dir    string
 	User   string

@@ -61,7 +61,7 @@ func (n *Node) call(ctx context.Context, id string, f func(b *box, c *agent.Conn
 func (n *Node) Files(ctx context.Context, id string, op service.FileOp, body io.Reader, out service.FileSink) error {
 	return n.call(ctx, id, func(b *box, c *agent.Conn) error {
 		return c.Files(agent.FileOp{
-			Verb: agent.FileVerb(op.Verb), Path: op.Path, Dir: b.spec.WorkingDir, User: b.spec.Security.User,
+			Verb: op.Verb, Path: op.Path, Dir: b.spec.WorkingDir, User: b.spec.Security.User,
 			Offset: op.Offset, Length: op.Length, Mode: op.Mode,
 		}, body, out)
 	})

@@ -93,8 +93,8 @@ func (s *Server) execOutput(c *call, w http.ResponseWriter) error {
 // output answers with the bytes of a stream that find gives, perhaps only after some time; last says that no other will come after it.
 func (s *Server) output(c *call, w http.ResponseWriter, find func(ctx context.Context, stream string, until time.Time) (log *service.Output, last bool, err error)) error {
 	q, faults := readQuery(c.rawQuery, outputParams)
-	offset := readCount(q, "offset", 1<<62, &faults)
-	wait := readCount(q, "wait_ms", maxWaitMS, &faults)
+	offset := int64(readNumber(q, "offset", 0, 0, 1<<62, &faults))
+	wait := readNumber(q, "wait_ms", 0, 0, maxWaitMS, &faults)
 	if err := faults.Err(sandbox.Invalid); err != nil {
 		return err
 	}
@@ -123,40 +123,25 @@ func (s *Server) output(c *call, w http.ResponseWriter, find func(ctx context.Co
 	h.Set("X-Finished", strconv.FormatBool(ended && last))
 	h.Set("Content-Length", strconv.FormatInt(next-offset, 10))
 	w.WriteHeader(http.StatusOK)
-	return copySlowly(w, io.NewSectionReader(reading{log}, offset, next-offset))
-}
-
-// reading gives all of a log that is asked for.
-type reading struct{ log *service.Output }
-
-func (r reading) ReadAt(b []byte, offset int64) (n int, err error) {
-	for n < len(b) && err == nil {
-		var m int
-		m, err = r.log.ReadAt(b[n:], offset+int64(n))
-		n += m
-	}
-	return n, err
+	return copySlowly(w, io.NewSectionReader(log, offset, next-offset))
 }
 
 // copySlowly copies to a client that may take its time, but not stand still. The answer has begun: an error ends the connection, so
 // that nobody takes what came for the whole.
 func copySlowly(w http.ResponseWriter, from io.Reader) error {
-	control := http.NewResponseController(w)
-	for buf := make([]byte, 256<<10); ; {
-		n, err := from.Read(buf)
-		if n > 0 {
-			_ = control.SetWriteDeadline(time.Now().Add(answerTime)) // a test's writer has none
-			if _, err := w.Write(buf[:n]); err != nil {
-				panic(http.ErrAbortHandler)
-			}
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			panic(http.ErrAbortHandler)
-		}
+	if _, err := io.CopyBuffer(patient{w}, struct{ io.Reader }{from}, make([]byte, 256<<10)); err != nil {
+		panic(http.ErrAbortHandler)
 	}
+	return nil
+}
+
+// patient gives each piece its own time to reach a client.
+type patient struct{ to http.ResponseWriter }
+
+// Write implements io.Writer.
+func (p patient) Write(b []byte) (int, error) {
+	_ = http.NewResponseController(p.to).SetWriteDeadline(time.Now().Add(answerTime)) // a test's writer has none
+	return p.to.Write(b)
 }
 
 // wantsEvents says whether a client asks for server-sent events instead of one answer.

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
@@ -20,7 +19,7 @@ var (
 )
 
 // fileCall reads the query of a call on files.
-func (c *call) fileCall(verb string, params []param) (service.FileOp, url.Values, sandbox.Faults) {
+func (c *call) fileCall(verb sandbox.FileVerb, params []param) (service.FileOp, url.Values, sandbox.Faults) {
 	q, faults := readQuery(c.rawQuery, params)
 	if !q.Has("path") {
 		faults.Add("path", "is required")
@@ -33,7 +32,7 @@ func (c *call) fileCall(verb string, params []param) (service.FileOp, url.Values
 const noBody = 0
 
 // plainFileCall is one that brings nothing.
-func (s *Server) plainFileCall(c *call, verb string, size int64, body io.Reader) error {
+func (s *Server) plainFileCall(c *call, verb sandbox.FileVerb, size int64, body io.Reader) error {
 	op, _, faults := c.fileCall(verb, fileParams)
 	if err := faults.Err(sandbox.Invalid); err != nil {
 		return err
@@ -42,7 +41,7 @@ func (s *Server) plainFileCall(c *call, verb string, size int64, body io.Reader)
 }
 
 func (s *Server) putFile(c *call) (any, error) {
-	op, q, faults := c.fileCall("put", putParams)
+	op, q, faults := c.fileCall(sandbox.PutFile, putParams)
 	if q.Has("mode") {
 		mode, err := strconv.ParseUint(q.Get("mode"), 8, 32)
 		if err != nil || mode == 0 || mode > 0o777 {
@@ -57,11 +56,11 @@ func (s *Server) putFile(c *call) (any, error) {
 }
 
 func (s *Server) deleteFile(c *call) (any, error) {
-	return nil, s.plainFileCall(c, "remove", noBody, nil)
+	return nil, s.plainFileCall(c, sandbox.RemoveFile, noBody, nil)
 }
 
 func (s *Server) putArchive(c *call) (any, error) {
-	return nil, s.plainFileCall(c, "unpack", c.size, c.in)
+	return nil, s.plainFileCall(c, sandbox.Unpack, c.size, c.in)
 }
 
 func (s *Server) mkdir(c *call) (any, error) {
@@ -77,7 +76,7 @@ func (s *Server) mkdir(c *call) (any, error) {
 		return nil, err
 	}
 	c.trace.names("path", *r.Path)
-	return nil, s.svc.Files(c.ctx, c.namespace, c.id, service.FileOp{Verb: "mkdir", Path: *r.Path}, noBody, nil, nothing{})
+	return nil, s.svc.Files(c.ctx, c.namespace, c.id, service.FileOp{Verb: sandbox.MakeFolder, Path: *r.Path}, noBody, nil, nothing{})
 }
 
 // nothing is the sink of a call that brings nothing.
@@ -90,7 +89,7 @@ func (nothing) Write(b []byte) (int, error) { return len(b), nil }
 func (nothing) Found(sandbox.FileInfo) error { return nil }
 
 func (s *Server) listFiles(c *call) (any, error) {
-	op, _, faults := c.fileCall("list", fileParams)
+	op, _, faults := c.fileCall(sandbox.ListFolder, fileParams)
 	if err := faults.Err(sandbox.Invalid); err != nil {
 		return nil, err
 	}
@@ -112,22 +111,22 @@ func (e *entries) Found(info sandbox.FileInfo) error {
 }
 
 func (s *Server) getFile(c *call, w http.ResponseWriter) error {
-	op, _, faults := c.fileCall("get", fileParams)
+	op, _, faults := c.fileCall(sandbox.GetFile, fileParams)
 	if err := faults.Err(sandbox.Invalid); err != nil {
 		return err
 	}
-	d := &download{w: w, control: http.NewResponseController(w)}
+	d := &download{w: w}
 	op.Offset, op.Length, d.part = readRange(c.header.Get("Range"))
 	d.offset, d.length = op.Offset, op.Length
 	return d.end(c.trace, s.svc.Files(c.ctx, c.namespace, c.id, op, noBody, nil, d))
 }
 
 func (s *Server) getArchive(c *call, w http.ResponseWriter) error {
-	op, _, faults := c.fileCall("pack", fileParams)
+	op, _, faults := c.fileCall(sandbox.PackFolder, fileParams)
 	if err := faults.Err(sandbox.Invalid); err != nil {
 		return err
 	}
-	d := &download{w: w, control: http.NewResponseController(w), media: "application/x-tar"}
+	d := &download{w: w, media: "application/x-tar"}
 	return d.end(c.trace, s.svc.Files(c.ctx, c.namespace, c.id, op, noBody, nil, d))
 }
 
@@ -152,7 +151,6 @@ func readRange(header string) (offset, length int64, part bool) {
 // download is an answer of bytes that are sent as they come.
 type download struct {
 	w              http.ResponseWriter
-	control        *http.ResponseController
 	media          string // "" a file's
 	part           bool
 	offset, length int64
@@ -191,8 +189,7 @@ func (d *download) Write(b []byte) (int, error) {
 		d.w.Header().Set("Content-Type", d.media)
 		d.w.WriteHeader(http.StatusOK)
 	}
-	_ = d.control.SetWriteDeadline(time.Now().Add(answerTime)) // a test's writer has none
-	return d.w.Write(b)
+	return patient{d.w}.Write(b)
 }
 
 // end is the error of a download that has not begun; one that has is cut off, so that nobody takes what came for the whole.

@@ -65,33 +65,21 @@ func readQuery(raw string, known []param) (url.Values, sandbox.Faults) {
 
 func readPaging(q url.Values, faults *sandbox.Faults) service.Paging {
 	return service.Paging{
-		Page:       readNumber(q, "page", 1, maxPage, faults),
-		PerPage:    readNumber(q, "per_page", defaultPerPage, maxPerPage, faults),
+		Page:       readNumber(q, "page", 1, 1, maxPage, faults),
+		PerPage:    readNumber(q, "per_page", defaultPerPage, 1, maxPerPage, faults),
 		Sort:       q.Get("sort"),
 		Descending: q.Get("order") != "asc",
 	}
 }
 
-// readCount reads an integer from 0 on; 0 where it is not given.
-func readCount(q url.Values, name string, most int64, faults *sandbox.Faults) int64 {
-	if !q.Has(name) {
-		return 0
-	}
-	n, err := strconv.ParseInt(q.Get(name), 10, 64)
-	if err != nil || n < 0 || n > most || q.Get(name)[0] == '+' {
-		faults.Add(name, "must be an integer from 0 to %d", most)
-		return 0
-	}
-	return n
-}
-
-func readNumber(q url.Values, name string, unset, most int, faults *sandbox.Faults) int {
+// readNumber reads an integer from least to most; unset where it is not given.
+func readNumber(q url.Values, name string, unset, least, most int, faults *sandbox.Faults) int {
 	if !q.Has(name) {
 		return unset
 	}
 	n, err := strconv.Atoi(q.Get(name))
-	if err != nil || n < 1 || n > most || q.Get(name)[0] == '+' {
-		faults.Add(name, "must be an integer from 1 to %d", most)
+	if err != nil || n < least || n > most || q.Get(name)[0] == '+' {
+		faults.Add(name, "must be an integer from %d to %d", least, most)
 	}
 	return n
 }

@@ -86,7 +86,7 @@ var ptyParams = []param{
 func readTerminal(c *call) (r service.TerminalRequest, faults sandbox.Faults) {
 	q, faults := readQuery(c.rawQuery, ptyParams)
 	r = service.TerminalRequest{Command: q["command"], Term: q.Get("term"), Size: sandbox.TerminalSize{
-		Cols: readNumber(q, "cols", usualCols, service.MaxTerminal, &faults), Rows: readNumber(q, "rows", usualRows, service.MaxTerminal, &faults),
+		Cols: readNumber(q, "cols", usualCols, 1, service.MaxTerminal, &faults), Rows: readNumber(q, "rows", usualRows, 1, service.MaxTerminal, &faults),
 	}}
 	if q.Has("user") {
 		r.User = new(q.Get("user"))

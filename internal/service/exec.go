@@ -47,7 +47,7 @@ func (s *Service) Exec(ctx context.Context, namespace, id string, r sandbox.Exec
 	}
 	ctx, cancel := context.WithCancel(whileWanted(ctx, p, how.Keep))
 	spec := s.execSpec(p)
-	e := s.execs.open(namespace, id, spec, p, cancel)
+	e := s.execs.open(namespace, id, false, spec, p, cancel)
 	if how.Begins != nil {
 		how.Begins(&e.Running)
 	}
@@ -162,14 +162,19 @@ func (l *live) next() {
 // runIn runs an exec and notes how it ended.
 func (s *Service) runIn(ctx context.Context, e *exec, spec ExecSpec, queue time.Duration) (*sandbox.ExecResult, error) {
 	outcome, err := s.runtime.Exec(ctx, e.SandboxID, spec, Streams{Stdout: e.Stdout, Stderr: e.Stderr, Started: e.begun})
+	outcome.Timings.QueueMS += float64(queue.Microseconds()) / 1000
+	outcome.DurationMS += float64(queue.Microseconds()) / 1000
+	return s.conclude(e, spec.Language, outcome, err)
+}
+
+// conclude notes how an exec ended, and gives its result.
+func (s *Service) conclude(e *exec, language string, o ExecOutcome, err error) (*sandbox.ExecResult, error) {
 	if err != nil {
 		s.execs.close(e, sandbox.ExecResult{}, err)
 		return nil, err
 	}
-	outcome.Timings.QueueMS += float64(queue.Microseconds()) / 1000
-	outcome.DurationMS += float64(queue.Microseconds()) / 1000
-	s.ended(spec.Language, outcome)
-	s.execs.close(e, resultOf(e, outcome), nil)
+	s.ended(language, o)
+	s.execs.close(e, resultOf(e, o), nil)
 	result := e.whole()
 	return &result, nil
 }

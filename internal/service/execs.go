@@ -35,6 +35,13 @@ type Running struct {
 	Background     bool            // its call is answered when it has started
 }
 
+func (r *Running) stream(name string) *Output {
+	if name == sandbox.Stderr {
+		return r.Stderr
+	}
+	return r.Stdout
+}
+
 // exec is the record of one.
 type exec struct {
 	Running
@@ -74,33 +81,20 @@ func newExecs(s *spool.Spool, most int64) *execs {
 	return &execs{spool: s, most: most, byID: map[string]*exec{}, in: map[string][]*exec{}, ended: map[string]*past{}}
 }
 
-// open makes the record of an exec that cancel ends.
-func (x *execs) open(namespace, sandboxID string, spec ExecSpec, p policy.Exec, cancel context.CancelFunc) *exec {
-	return x.note(x.record(namespace, sandboxID, spec, p, cancel))
-}
-
-// openFresh does so for one in a machine that is in no list.
-func (x *execs) openFresh(namespace, sandboxID string, spec ExecSpec, p policy.Exec, cancel context.CancelFunc) *exec {
-	e := x.record(namespace, sandboxID, spec, p, cancel)
-	e.fresh = true
-	return x.note(e)
-}
-
-func (x *execs) record(namespace, sandboxID string, spec ExecSpec, p policy.Exec, cancel context.CancelFunc) *exec {
-	most := max(x.most, int64(p.MaxOutputBytes))
+// open makes the record of an exec that cancel ends; fresh: in a machine that is in no list.
+func (x *execs) open(namespace, sandboxID string, fresh bool, spec ExecSpec, p policy.Exec, cancel context.CancelFunc) *exec {
 	e := &exec{
-		namespace: namespace, started: sandbox.Now(), most: p.MaxOutputBytes,
+		namespace: namespace, fresh: fresh, started: sandbox.Now(), most: p.MaxOutputBytes,
 		cancel: cancel, begun: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	e.Running = Running{ID: spec.ID, SandboxID: sandboxID, Stdout: x.spool.New(namespace, most), Stderr: x.spool.New(namespace, most), Begun: e.begun, Done: e.done, Base64: p.Base64Output, Background: p.Background}
-	return e
-}
-
-func (x *execs) note(e *exec) *exec {
+	e.Running = Running{
+		ID: spec.ID, SandboxID: sandboxID, Stdout: x.spool.New(namespace, spec.MaxOutputBytes), Stderr: x.spool.New(namespace, spec.MaxOutputBytes),
+		Begun: e.begun, Done: e.done, Base64: p.Base64Output, Background: p.Background,
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.byID[e.ID] = e
-	x.in[e.SandboxID] = append(x.in[e.SandboxID], e)
+	x.in[sandboxID] = append(x.in[sandboxID], e)
 	return e
 }
 
@@ -373,8 +367,5 @@ func (s *Service) ExecOutput(namespace, sandboxID, id, stream string) (*Output, 
 	if err != nil {
 		return nil, err
 	}
-	if stream == sandbox.Stderr {
-		return e.Stderr, nil
-	}
-	return e.Stdout, nil
+	return e.stream(stream), nil
 }

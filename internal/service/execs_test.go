@@ -21,7 +21,7 @@ func openExecs(t *testing.T, most int64) *execs {
 
 // ends makes a record of an exec that wrote so much and has ended.
 func (x *execs) ends(namespace, sandboxID string, wrote int) *exec {
-	e := x.open(namespace, sandboxID, ExecSpec{ID: sandbox.NewID(sandbox.ExecPrefix)}, policy.Exec{MaxOutputBytes: 1 << 20}, func() {})
+	e := x.open(namespace, sandboxID, false, ExecSpec{ID: sandbox.NewID(sandbox.ExecPrefix), MaxOutputBytes: 1 << 30}, policy.Exec{MaxOutputBytes: 1 << 20}, func() {})
 	_, _ = e.Stdout.Write(make([]byte, wrote))
 	x.close(e, sandbox.ExecResult{}, nil)
 	return e
@@ -30,7 +30,7 @@ func (x *execs) ends(namespace, sandboxID string, wrote int) *exec {
 func TestRecordsGoWithTheirTimeAndTheirSandbox(t *testing.T) {
 	x := openExecs(t, 1<<30)
 	one, other := x.ends("a", "sb_1", 100_000), x.ends("a", "sb_2", 10)
-	runs := x.open("a", "sb_1", ExecSpec{ID: "exec_runs"}, policy.Exec{}, func() {})
+	runs := x.open("a", "sb_1", false, ExecSpec{ID: "exec_runs"}, policy.Exec{}, func() {})
 	if x.find("a", "sb_1", one.ID) != one || x.find("b", "sb_1", one.ID) != nil || x.find("a", "sb_2", one.ID) != nil || len(x.of("a", "sb_1")) != 2 {
 		t.Error("records are found by who they belong to")
 	}

@@ -30,7 +30,7 @@ func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sa
 	defer cancel()
 	spec, first := freshSpec(record, box, by.Role == sandbox.Operator), s.execSpec(p)
 	spec.First = &first
-	e := s.execs.openFresh(namespace, record.ID, first, p, cancel)
+	e := s.execs.open(namespace, record.ID, true, first, p, cancel)
 	defer s.execs.abandon(e)
 	if how.Begins != nil {
 		how.Begins(&e.Running)

@@ -131,13 +131,6 @@ func (s *Service) JobOutput(ctx context.Context, namespace, id, stream string, u
 	}
 }
 
-func (r *Running) stream(name string) *Output {
-	if name == sandbox.Stderr {
-		return r.Stderr
-	}
-	return r.Stdout
-}
-
 // keptOutput is the output of a job that has ended: the whole while its exec is kept, then what its result has.
 func (s *Service) keptOutput(j sandbox.Job, spec JobSpec, stream string) *Output {
 	if j.Result == nil {

@@ -161,7 +161,7 @@ type File struct {
 
 // FileOp is one call on the files of a sandbox.
 type FileOp struct {
-	Verb   string // get, put, list, mkdir, remove, pack (a tar archive of a folder) or unpack
+	Verb   sandbox.FileVerb
 	Path   string // relative to the working directory
 	Offset int64  // of get: bytes to leave out
 	Length int64  // of get: at most so many; 0: all

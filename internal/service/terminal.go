@@ -35,14 +35,13 @@ func (s *Service) Terminal(ctx context.Context, namespace, id string, r Terminal
 	if r.Term == "" {
 		r.Term = "xterm-256color"
 	}
-	background := true // no deadline, nobody's turn
 	p, err := s.policy.Exec(sandbox.ExecRequest{
-		Command: r.Command, User: r.User, WorkingDir: r.WorkingDir, Env: [][2]string{{"TERM", r.Term}}, Background: &background,
+		Command: r.Command, User: r.User, WorkingDir: r.WorkingDir, Env: [][2]string{{"TERM", r.Term}},
 	}, record.Language, record.ResourceLimits, nil)
 	if err != nil {
 		return nil, err
 	}
-	p.Background = false
+	p.Limits.TimeoutMS = 0                    // who sits there ends it
 	done, err := s.beginExec(namespace, true) // the server's end does not wait for who sits there
 	if err != nil {
 		return nil, err
@@ -52,19 +51,12 @@ func (s *Service) Terminal(ctx context.Context, namespace, id string, r Terminal
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	spec := s.execSpec(p)
+	e := s.execs.open(namespace, id, false, spec, p, cancel)
 	spec.Terminal, spec.MaxOutputBytes = &r.Size, endless
-	e := s.execs.open(namespace, id, spec, p, cancel)
 	defer s.execs.abandon(e)
 	begins(func(c sandbox.TerminalControl) error { return s.control(ctx, e, c) })
 	outcome, err := s.runtime.Exec(ctx, id, spec, Streams{Stdin: in, Stdout: out, Stderr: e.Stderr, Started: e.begun})
-	if err != nil {
-		s.execs.close(e, sandbox.ExecResult{}, err)
-		return nil, err
-	}
-	s.ended(spec.Language, outcome)
-	s.execs.close(e, resultOf(e, outcome), nil)
-	result := e.whole()
-	return &result, nil
+	return s.conclude(e, spec.Language, outcome, err)
 }
 
 // MaxTerminal is how many columns or rows a terminal may have.

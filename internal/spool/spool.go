@@ -214,16 +214,22 @@ func (l *Log) State() (kept, total int64, ended bool) {
 }
 
 // ReadAt implements io.ReaderAt on what is kept now; io.EOF is the end of that, not of the log.
-func (l *Log) ReadAt(b []byte, offset int64) (int, error) {
+func (l *Log) ReadAt(b []byte, offset int64) (n int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if offset < int64(len(l.head)) {
-		return copy(b, l.head[offset:]), nil
+		n = copy(b, l.head[offset:])
 	}
-	if offset >= l.kept || l.tail == nil {
-		return 0, io.EOF
+	at := offset + int64(n)
+	if n < len(b) && at < l.kept && l.tail != nil {
+		var m int
+		m, err = l.tail.ReadAt(b[n:min(int64(len(b)), int64(n)+l.kept-at)], at-inMemory)
+		n += m
 	}
-	return l.tail.ReadAt(b[:min(int64(len(b)), l.kept-offset)], offset-inMemory)
+	if n < len(b) && err == nil {
+		err = io.EOF
+	}
+	return n, err
 }
 
 // Wait returns when there is something to read at offset, or the log has ended, or ctx has.
@@ -257,14 +263,8 @@ func (l *Log) Head(most int) []byte {
 		return head[:n:n] // what is written there stays
 	}
 	b := make([]byte, n)
-	read := 0
-	for read < n {
-		m, err := l.ReadAt(b[read:], int64(read))
-		if read += m; err != nil || m == 0 {
-			break
-		}
-	}
-	return b[:read]
+	n, _ = l.ReadAt(b, 0) // a disk that can't be read has less
+	return b[:n]
 }
 
 // Memory is about what the log costs in memory, in bytes.

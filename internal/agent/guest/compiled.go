@@ -129,7 +129,7 @@ func (x *execution) clear() {
 		left := removeEntries
 		for _, name := range names {
 			if name != compiledName {
-				_ = removeAt(d, name, &left, removeDepth)
+				_ = removeAll(int(d.Fd()), name, &left, removeDepth)
 			}
 		}
 		return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net"
 	"os"
 	"path"
@@ -36,9 +37,9 @@ func (a *Agent) files(conn net.Conn, b []byte) error {
 		return err
 	}
 	op.name = absolute(op.Path, op.Dir)
-	do := map[agent.FileVerb]func() error{
-		agent.GetFile: op.get, agent.PutFile: op.put, agent.ListFolder: op.list, agent.MakeFolder: op.mkdir,
-		agent.RemoveFile: op.remove, agent.PackFolder: op.pack, agent.Unpack: op.unpack,
+	do := map[sandbox.FileVerb]func() error{
+		sandbox.GetFile: op.get, sandbox.PutFile: op.put, sandbox.ListFolder: op.list, sandbox.MakeFolder: op.mkdir,
+		sandbox.RemoveFile: op.remove, sandbox.PackFolder: op.pack, sandbox.Unpack: op.unpack,
 	}[op.Verb]
 	if do == nil {
 		return fmt.Errorf("%w: %q of files", agent.ErrFrame, op.Verb)
@@ -210,51 +211,14 @@ func (op *fileOp) remove() error {
 		return err
 	}
 	defer d.Close()
-	return removeAll(int(d.Fd()), base, 0)
+	left := math.MaxInt
+	return removeAll(int(d.Fd()), base, &left, maxDepth)
 }
 
 // maxDepth bounds how many folders within folders are opened at once: each takes a descriptor.
 const maxDepth = 256
 
 var errTooDeep = unix.ENAMETOOLONG
-
-// removeAll removes an entry, and all that is in it where it is a folder.
-func removeAll(dir int, name string, depth int) error {
-	err := unix.Unlinkat(dir, name, 0)
-	if err != unix.EISDIR {
-		return err
-	}
-	if depth > maxDepth {
-		return errTooDeep
-	}
-	for {
-		if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err != unix.ENOTEMPTY {
-			return err
-		}
-		if err := removeIn(dir, name, depth); err != nil {
-			return err
-		}
-	}
-}
-
-func removeIn(dir int, name string, depth int) error {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	d := os.NewFile(uintptr(fd), name)
-	defer d.Close()
-	names, err := d.Readdirnames(1024)
-	if err != nil && err != io.EOF {
-		return err
-	}
-	for _, n := range names {
-		if err := removeAll(fd, n, depth+1); err != nil && err != unix.ENOENT {
-			return err
-		}
-	}
-	return nil
-}
 
 // put writes a file so that it is there whole or not at all, where that can be had: over a link, or a file that others
 // know by another name or own, it writes in place.

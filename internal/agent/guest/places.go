@@ -40,7 +40,7 @@ func makePrivate(dir string) error {
 // A program may have filled the directory that removeTree removes: beyond these it gives up.
 const (
 	removeEntries = 20_000
-	removeDepth   = 64
+	removeDepth   = 62 // folders within the one that is removed
 )
 
 var errTooMuch = errors.New("too much to remove")
@@ -53,31 +53,48 @@ func removeTree(dir string) error {
 	}
 	defer p.Close()
 	left := removeEntries
-	return removeAt(p, path.Base(dir), &left, removeDepth)
+	return removeAll(int(p.Fd()), path.Base(dir), &left, removeDepth)
 }
 
-func removeAt(parent *os.File, name string, left *int, depth int) error {
-	if *left--; *left < 0 || depth == 0 {
+// removeAll removes an entry, and all that is in it where it is a folder, with the calling thread's rights. Programs may add entries all
+// the while; beyond so many that are left it gives up.
+func removeAll(dir int, name string, left *int, depth int) error {
+	if *left--; *left < 0 {
 		return errTooMuch
 	}
-	err := unix.Unlinkat(int(parent.Fd()), name, 0)
-	if err != unix.EISDIR && err != unix.EPERM {
+	err := unix.Unlinkat(dir, name, 0)
+	if err != unix.EISDIR {
 		return err
 	}
-	fd, err := unix.Openat(int(parent.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if depth < 0 {
+		return errTooDeep
+	}
+	for {
+		if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err != unix.ENOTEMPTY {
+			return err
+		}
+		if err := removeIn(dir, name, left, depth); err != nil {
+			return err
+		}
+	}
+}
+
+// removeIn removes what is in a folder now, or a part of it.
+func removeIn(dir int, name string, left *int, depth int) error {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	d := os.NewFile(uintptr(fd), name)
 	defer d.Close()
-	names, err := d.Readdirnames(*left + 1)
+	names, err := d.Readdirnames(1024)
 	if err != nil && err != io.EOF {
 		return err
 	}
 	for _, n := range names {
-		if err := removeAt(d, n, left, depth-1); err != nil {
+		if err := removeAll(fd, n, left, depth-1); err != nil && err != unix.ENOENT {
 			return err
 		}
 	}
-	return unix.Unlinkat(int(parent.Fd()), name, unix.AT_REMOVEDIR)
+	return nil
 }

@@ -18,25 +18,25 @@ var inside = []testCase{
 	{"files go in and come out with the user's rights, alone and as archives", func(s *suite) {
 		m := s.start(stateful)
 		big := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-		s.files(m, agent.FileOp{Verb: agent.PutFile, Path: "sub/big", Mode: 0o750}, big)
+		s.files(m, agent.FileOp{Verb: sandbox.PutFile, Path: "sub/big", Mode: 0o750}, big)
 		s.says(m, "import os; st = os.stat('sub/big'); print(st.st_size, oct(st.st_mode), st.st_uid)", "1048576 0o100750 1000")
-		if got := s.files(m, agent.FileOp{Verb: agent.GetFile, Path: "sub/big", Offset: 16, Length: 32}, nil); !bytes.Equal(got.Bytes(), big[16:48]) || got.infos[0].Size != 1<<20 || got.infos[0].Mode != "0750" {
+		if got := s.files(m, agent.FileOp{Verb: sandbox.GetFile, Path: "sub/big", Offset: 16, Length: 32}, nil); !bytes.Equal(got.Bytes(), big[16:48]) || got.infos[0].Size != 1<<20 || got.infos[0].Mode != "0750" {
 			s.t.Errorf("a part of it: %q, %+v", got.Bytes(), got.infos)
 		}
-		packed := s.files(m, agent.FileOp{Verb: agent.PackFolder, Path: "sub"}, nil)
+		packed := s.files(m, agent.FileOp{Verb: sandbox.PackFolder, Path: "sub"}, nil)
 		h, err := tar.NewReader(bytes.NewReader(packed.Bytes())).Next()
 		if err != nil || h.Name != "big" || h.Size != 1<<20 || h.Mode != 0o750 {
 			s.t.Errorf("packed: %+v, %v", h, err)
 		}
-		s.files(m, agent.FileOp{Verb: agent.Unpack, Path: "other"}, packed.Bytes())
+		s.files(m, agent.FileOp{Verb: sandbox.Unpack, Path: "other"}, packed.Bytes())
 		s.says(m, "print(open('other/big').read() == open('sub/big').read())", "True")
-		s.files(m, agent.FileOp{Verb: agent.RemoveFile, Path: "sub"}, nil)
-		if got := s.files(m, agent.FileOp{Verb: agent.ListFolder, Path: "."}, nil); len(got.infos) != 1 || got.infos[0].Name != "other" || got.infos[0].Path != "/workspace/other" || got.infos[0].Type != sandbox.Directory {
+		s.files(m, agent.FileOp{Verb: sandbox.RemoveFile, Path: "sub"}, nil)
+		if got := s.files(m, agent.FileOp{Verb: sandbox.ListFolder, Path: "."}, nil); len(got.infos) != 1 || got.infos[0].Name != "other" || got.infos[0].Path != "/workspace/other" || got.infos[0].Type != sandbox.Directory {
 			s.t.Errorf("listed: %+v", got.infos)
 		}
-		s.filesRefused(m, agent.FileOp{Verb: agent.GetFile, Path: "nowhere"}, nil, sandbox.FileNotFound)
-		s.filesRefused(m, agent.FileOp{Verb: agent.PutFile, Path: "/etc/passwd"}, big, sandbox.FilePermissionDenied)
-		s.filesRefused(m, agent.FileOp{Verb: agent.PutFile, Path: "too-big"}, bytes.Repeat(big, 80), sandbox.DiskFull)
+		s.filesRefused(m, agent.FileOp{Verb: sandbox.GetFile, Path: "nowhere"}, nil, sandbox.FileNotFound)
+		s.filesRefused(m, agent.FileOp{Verb: sandbox.PutFile, Path: "/etc/passwd"}, big, sandbox.FilePermissionDenied)
+		s.filesRefused(m, agent.FileOp{Verb: sandbox.PutFile, Path: "too-big"}, bytes.Repeat(big, 80), sandbox.DiskFull)
 		s.says(m, "import os; print(sorted(os.listdir('.')))", "['main.py', 'other']")
 	}},
 	{"a terminal is one: its size, its signals, its session", func(s *suite) {

@@ -19,21 +19,21 @@ var insides = []testCase{
 	{"files of a stateful sandbox come and go", func(s *suite) {
 		id := s.create(s.spec(sandbox.Stateful))
 		text := bytes.Repeat([]byte("a line of text\n"), 20_000)
-		s.files(id, service.FileOp{Verb: "put", Path: "a/b"}, bytes.NewReader(text))
+		s.files(id, service.FileOp{Verb: sandbox.PutFile, Path: "a/b"}, bytes.NewReader(text))
 		s.says(id, program{code: "print(len(open('a/b').read()))"}, fmt.Sprint(len(text)))
-		if got := s.files(id, service.FileOp{Verb: "get", Path: "a/b"}, nil); !bytes.Equal(got.Bytes(), text) || len(got.infos) != 1 {
+		if got := s.files(id, service.FileOp{Verb: sandbox.GetFile, Path: "a/b"}, nil); !bytes.Equal(got.Bytes(), text) || len(got.infos) != 1 {
 			s.t.Errorf("got back %d bytes, %+v", got.Len(), got.infos)
 		}
-		s.filesRefused(id, service.FileOp{Verb: "get", Path: "a"}, nil, sandbox.IsADirectory)
-		s.filesRefused(id, service.FileOp{Verb: "list", Path: "a/b"}, nil, sandbox.NotADirectory)
-		s.filesRefused(s.create(s.spec(sandbox.Ephemeral)), service.FileOp{Verb: "list", Path: "."}, nil, sandbox.NotStateful)
-		s.filesRefused("sb_nobody", service.FileOp{Verb: "list", Path: "."}, nil, sandbox.NotFound)
+		s.filesRefused(id, service.FileOp{Verb: sandbox.GetFile, Path: "a"}, nil, sandbox.IsADirectory)
+		s.filesRefused(id, service.FileOp{Verb: sandbox.ListFolder, Path: "a/b"}, nil, sandbox.NotADirectory)
+		s.filesRefused(s.create(s.spec(sandbox.Ephemeral)), service.FileOp{Verb: sandbox.ListFolder, Path: "."}, nil, sandbox.NotStateful)
+		s.filesRefused("sb_nobody", service.FileOp{Verb: sandbox.ListFolder, Path: "."}, nil, sandbox.NotFound)
 	}},
 	{"an upload that breaks off leaves the old file and no other", func(s *suite) {
 		id := s.create(s.spec(sandbox.Stateful))
-		s.files(id, service.FileOp{Verb: "put", Path: "kept"}, strings.NewReader("old"))
+		s.files(id, service.FileOp{Verb: sandbox.PutFile, Path: "kept"}, strings.NewReader("old"))
 		broken := io.MultiReader(bytes.NewReader(make([]byte, 300_000)), iotest.ErrReader(errors.New("gone")))
-		if err := s.r.Files(s.t.Context(), id, service.FileOp{Verb: "put", Path: "kept"}, broken, &brought{}); err == nil {
+		if err := s.r.Files(s.t.Context(), id, service.FileOp{Verb: sandbox.PutFile, Path: "kept"}, broken, &brought{}); err == nil {
 			s.t.Error("a broken upload is none")
 		}
 		s.says(id, program{code: "import os, time\nwhile len(os.listdir('.')) > 2: time.sleep(.01)\nprint(open('kept').read(), sorted(os.listdir('.')))"}, "old ['kept', 'main.py']")
@@ -51,11 +51,11 @@ while True:
         os.symlink(target, 'new'); os.rename('new', 'dir')`})
 		for range 300 {
 			got := &brought{}
-			err := s.r.Files(s.t.Context(), id, service.FileOp{Verb: "get", Path: "dir/passwd"}, nil, got)
+			err := s.r.Files(s.t.Context(), id, service.FileOp{Verb: sandbox.GetFile, Path: "dir/passwd"}, nil, got)
 			if inside := strings.Contains(got.String(), "sandbox:x:1000") || got.String() == "inside"; err == nil && !inside {
 				s.t.Fatalf("read %q", got.String())
 			}
-			err = s.r.Files(s.t.Context(), id, service.FileOp{Verb: "put", Path: "dir/outpost-was-here"}, strings.NewReader("x"), &brought{})
+			err = s.r.Files(s.t.Context(), id, service.FileOp{Verb: sandbox.PutFile, Path: "dir/outpost-was-here"}, strings.NewReader("x"), &brought{})
 			if code := sandbox.CodeOf(err); err != nil && code != sandbox.FilePermissionDenied && code != sandbox.FileNotFound {
 				s.t.Fatal(err)
 			}
@@ -67,11 +67,11 @@ while True:
 		id := s.create(s.spec(sandbox.Stateful))
 		s.says(id, program{code: "import os, socket\nos.mkfifo('fifo'); socket.socket(socket.AF_UNIX).bind('sock')\nos.symlink('loop', 'loop'); print(1)"}, "1")
 		for _, name := range []string{"fifo", "sock", "/dev/zero", "/dev/tty"} {
-			s.filesRefused(id, service.FileOp{Verb: "get", Path: name}, nil, sandbox.FilePermissionDenied)
-			s.filesRefused(id, service.FileOp{Verb: "put", Path: name}, strings.NewReader("x"), sandbox.FilePermissionDenied)
+			s.filesRefused(id, service.FileOp{Verb: sandbox.GetFile, Path: name}, nil, sandbox.FilePermissionDenied)
+			s.filesRefused(id, service.FileOp{Verb: sandbox.PutFile, Path: name}, strings.NewReader("x"), sandbox.FilePermissionDenied)
 		}
-		s.filesRefused(id, service.FileOp{Verb: "get", Path: "loop"}, nil, sandbox.FilePermissionDenied)
-		if got := s.files(id, service.FileOp{Verb: "pack", Path: "."}, nil); got.Len() == 0 {
+		s.filesRefused(id, service.FileOp{Verb: sandbox.GetFile, Path: "loop"}, nil, sandbox.FilePermissionDenied)
+		if got := s.files(id, service.FileOp{Verb: sandbox.PackFolder, Path: "."}, nil); got.Len() == 0 {
 			s.t.Error("an archive of special files is empty")
 		}
 	}},
@@ -190,5 +190,5 @@ func (s *suite) files(id string, op service.FileOp, body io.Reader) *brought {
 
 func (s *suite) filesRefused(id string, op service.FileOp, body io.Reader, want sandbox.Code) {
 	s.t.Helper()
-	s.refused(op.Verb+" "+op.Path, s.r.Files(s.t.Context(), id, op, body, &brought{}), want)
+	s.refused(string(op.Verb)+" "+op.Path, s.r.Files(s.t.Context(), id, op, body, &brought{}), want)
 }
