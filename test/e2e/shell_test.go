@@ -55,7 +55,7 @@ func (s *screen) sees(word string) {
 			return
 		}
 	}
-	s.t.Fatalf("no %q on the screen:\n%s", word, shown)
+	s.t.Fatalf("no %q on the screen:\n%s", word, strings.TrimRight(shown, "\n"))
 }
 
 // sit runs a command of outpost in a terminal, ID standing for a stateful sandbox, and says how it ended.
@@ -76,10 +76,21 @@ func TestAShellInARealTerminal(t *testing.T) {
 	s.sees("COMMAND")
 	s.tmux("resize-window", "-x", "80", "-y", "20")
 	s.types("q")
-	s.types("clear; stty size", "Enter")
+	s.sees("workspace$")                                                          // only now: top throws away what was typed before it ended (TCSAFLUSH)
+	s.types("clear; until stty size | grep '^20 8'; do sleep 0.1; done", "Enter") // the size and what is typed go separate ways
 	s.sees("20 80")
-	s.types("sleep 1000", "Enter")
+	s.types("sleep 4004", "Enter")
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		out, err := shared.command("ps", id)
+		if err == nil && strings.Contains(out, "sleep 4004") {
+			break
+		}
+		if time.Since(start) > 30*time.Second {
+			t.Fatalf("sleep does not start: %v\n%s", err, out)
+		}
+	}
 	s.types("C-c")
+	s.sees("^C")
 	s.types("echo interrupted $((40+2))", "Enter")
 	s.sees("interrupted 42")
 	s.types("nohup sleep 4005 >/dev/null 2>&1 &", "Enter")
@@ -95,7 +106,7 @@ func TestExecInATerminal(t *testing.T) {
 	s, _ := sit(t, "exec -it ID -- python3 -q")
 	s.sees(">>>")
 	s.types("import os; os.get_terminal_size()", "Enter")
-	s.sees("columns=100, lines=30")
+	s.sees("columns=100, lines=30)\n>>>") // the prompt again: before it an end of input is a byte like any other
 	s.types("C-d")
 	s.sees("ended with 0")
 }
