@@ -39,7 +39,7 @@ func (s *Server) events(c *call, w http.ResponseWriter) error {
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ending, cancel)()
-	go out.live(ctx)
+	end := out.live(ctx)
 	err := s.svc.Events(ctx, c.namespace, c.id, since, func(e sandbox.Event) error {
 		text, err := json.Marshal(e)
 		if err != nil {
@@ -47,6 +47,7 @@ func (s *Server) events(c *call, w http.ResponseWriter) error {
 		}
 		return out.send(fmt.Sprintf("id: %d\nevent: %s\ndata: %s\n\n", e.Seq, e.Type, text))
 	})
+	end()
 	if out.begun() {
 		return nil // it ended as streams end: by its client or by the server's stop
 	}
@@ -72,8 +73,15 @@ func (o *stream) begun() bool {
 	return o.began
 }
 
-// live says at once, and then every heartbeat, that the stream is there.
-func (o *stream) live(ctx context.Context) {
+// live says at once, and then every heartbeat, that the stream is there, until end: nobody may write to an answer whose handler has returned.
+func (o *stream) live(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var beats sync.WaitGroup
+	beats.Go(func() { o.beat(ctx) })
+	return func() { cancel(); beats.Wait() }
+}
+
+func (o *stream) beat(ctx context.Context) {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
 	for first := time.After(20 * time.Millisecond); ; { // an error comes before that, as an ordinary answer

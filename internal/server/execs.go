@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -208,7 +209,7 @@ func (s *Server) liveExec(w http.ResponseWriter, r *http.Request, rt route, c *c
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
 	out := newStream(w)
-	go out.live(ctx)
+	defer out.live(ctx)()
 	if s.tell(ctx, out, run) != nil {
 		c.trace.leaves() // nobody listens any more
 		return
@@ -221,18 +222,22 @@ func (s *Server) liveExec(w http.ResponseWriter, r *http.Request, rt route, c *c
 	}
 }
 
-// tell sends what a program says until it has ended.
+// tell sends what a program says until it has ended, or one of its streams can't be sent.
 func (s *Server) tell(ctx context.Context, out *stream, run *service.Running) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if err := out.event("start", map[string]string{"id": run.ID, "sandbox_id": run.SandboxID}); err != nil {
 		return err
 	}
-	stderr := make(chan error, 1)
-	go func() { stderr <- follow(ctx, out, sandbox.Stderr, run.Stderr, run.Base64) }()
-	err := follow(ctx, out, sandbox.Stdout, run.Stdout, run.Base64)
-	if other := <-stderr; err == nil {
-		err = other
+	both := make(chan error, 2)
+	for name, log := range map[string]*service.Output{sandbox.Stdout: run.Stdout, sandbox.Stderr: run.Stderr} {
+		go func() { both <- follow(ctx, out, name, log, run.Base64) }()
 	}
-	return err
+	err := <-both
+	if err != nil {
+		cancel()
+	}
+	return cmp.Or(err, <-both)
 }
 
 // piece is the data of an event of output.
@@ -242,7 +247,8 @@ type piece struct {
 	Base64 []byte  `json:"base64,omitempty"`
 }
 
-// follow sends a stream as it grows, to its end. No piece of text ends within a character that goes on.
+// follow sends a stream as it grows, to its end, which comes early where the log is dropped. No piece of text ends within a character
+// that goes on.
 func follow(ctx context.Context, out *stream, name string, log *service.Output, base64 bool) error {
 	buf := make([]byte, 4<<10)
 	for at, held := int64(0), 0; ; {
@@ -250,10 +256,13 @@ func follow(ctx context.Context, out *stream, name string, log *service.Output, 
 			return err
 		}
 		kept, _, ended := log.State()
-		if at == kept && ended {
+		if at >= kept && ended {
 			return nil
 		}
-		n, _ := log.ReadAt(buf, at)
+		n, err := log.ReadAt(buf, at)
+		if err != nil && err != io.EOF {
+			return err
+		}
 		b := buf[:n]
 		if last := ended && at+int64(n) == kept; !base64 && !last {
 			b = service.WholeCharacters(b)

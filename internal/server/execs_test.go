@@ -2,8 +2,13 @@ package server_test
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
+
+	"outpost.run/outpost/internal/server"
+	"outpost.run/outpost/internal/spool"
 )
 
 func TestAStreamTellsStartOutputAndExit(t *testing.T) {
@@ -51,4 +56,49 @@ func TestATicketOpensOneTerminalOnce(t *testing.T) {
 	if r := f.callAs(t.Context(), "", "GET", boxes+"/"+id+"/pty?ticket="+ticket, ""); r.status != http.StatusUpgradeRequired {
 		t.Errorf("a good one without a WebSocket: %d %s", r.status, r.body)
 	}
+}
+
+// onWrite is an answer that does something with each piece before it is taken.
+type onWrite struct {
+	*httptest.ResponseRecorder
+	do func()
+}
+
+func (w onWrite) Write(b []byte) (int, error) {
+	w.do()
+	return w.ResponseRecorder.Write(b)
+}
+
+func TestFollowingEndsWhereTheLogIsDropped(t *testing.T) {
+	s, err := spool.Open(t.TempDir(), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := s.New("x", 1<<20)
+	_, _ = log.Write([]byte("said"))
+	w := onWrite{httptest.NewRecorder(), log.Drop}
+	ended := make(chan error)
+	go func() { ended <- server.Follow(t.Context(), w, log) }()
+	select {
+	case err := <-ended:
+		if err != nil || !strings.Contains(w.Body.String(), "said") {
+			t.Errorf("%v %q", err, w.Body)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it goes on without end")
+	}
+}
+
+func TestNothingIsWrittenToAnAnswerThatIsOver(t *testing.T) {
+	began, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	end := server.Live(t.Context(), onWrite{httptest.NewRecorder(), func() { close(began); <-goOn }})
+	<-began
+	go func() { end(); close(ended) }()
+	select {
+	case <-ended:
+		t.Error("the handler may return while a heartbeat is written")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(goOn)
+	<-ended
 }

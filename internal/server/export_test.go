@@ -1,10 +1,21 @@
 package server
 
 import (
+	"context"
+	"net/http"
 	"time"
 
+	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
+
+// Follow sends what a log of text has, and is going to have, as events.
+func Follow(ctx context.Context, w http.ResponseWriter, log *service.Output) error {
+	return follow(ctx, newStream(w), sandbox.Stdout, log, false)
+}
+
+// Live is a stream that says that it is there, until end.
+func Live(ctx context.Context, w http.ResponseWriter) (end func()) { return newStream(w).live(ctx) }
 
 // StatusOf is the row of a code.
 func StatusOf(c sandbox.Code) int { return statuses[c] }
