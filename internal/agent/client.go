@@ -329,7 +329,10 @@ func (c *Conn) collect() ([]File, error) {
 			if err := json.Unmarshal(b, &h); err != nil {
 				return nil, lost(err)
 			}
-			if total += h.Size + int64(len(h.Path)) + 256; h.Size < 0 || total > 2*MaxCollect {
+			if h.Size < 0 || h.Size > MaxCollect {
+				return nil, lost(fmt.Errorf("%w: a file of %d bytes", ErrFrame, h.Size))
+			}
+			if total += h.Size + int64(len(h.Path)) + 256; total > 2*MaxCollect {
 				return nil, lost(fmt.Errorf("%w: files of over %d bytes", ErrFrame, MaxCollect))
 			}
 			files = append(files, File{Path: h.Path, Content: make([]byte, 0, h.Size)})

@@ -19,8 +19,11 @@ type FileOp struct {
 	Mode   uint32 // permission bits of a new file; 0: 0644
 }
 
-// MaxEntries bounds what a folder's list may hold.
-const MaxEntries = 100_000
+// A folder's list may hold so many entries, and so many bytes as they travel: the daemon has it in memory until it is answered.
+const (
+	MaxEntries = 100_000
+	maxList    = 16 << 20
+)
 
 // FileSink takes what a FileOp brings, in order.
 type FileSink interface {
@@ -38,8 +41,11 @@ func (c *Conn) Files(op FileOp, body io.Reader, out FileSink) error {
 			return err
 		}
 	}
-	buf := make([]byte, MaxData)
-	for n := 0; ; {
+	entries, list := 1, 0
+	if op.Verb == sandbox.ListFolder {
+		entries = MaxEntries
+	}
+	for buf := make([]byte, MaxData); ; {
 		kind, b, err := ReadFrame(c.r, buf, MaxData)
 		if err != nil {
 			return lost(err)
@@ -50,8 +56,11 @@ func (c *Conn) Files(op FileOp, body io.Reader, out FileSink) error {
 			if err := json.Unmarshal(b, &info); err != nil {
 				return lost(err)
 			}
-			if n++; n > MaxEntries {
-				return lost(fmt.Errorf("%w: a folder of more than %d entries", ErrFrame, MaxEntries))
+			if entries--; entries < 0 || info.Size < 0 {
+				return lost(fmt.Errorf("%w: more entries than there may be, or one of %d bytes", ErrFrame, info.Size))
+			}
+			if list += len(b); list > maxList {
+				return sandbox.Errorf(sandbox.FileTooLarge, nil, "the list of %s has over %d MiB: list a part of it, or take its archive", op.Path, maxList>>20)
 			}
 			err = out.Found(info)
 		case KindData:

@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -312,6 +314,11 @@ func (x *execution) run(ctx context.Context, b *box, e service.ExecSpec, out ser
 	got := make(chan answer, 1)
 	sent := time.Now()
 	go func() {
+		defer func() { // it reads what an agent sends
+			if p := recover(); p != nil {
+				got <- answer{err: sandbox.Errorf(sandbox.Lost, fmt.Errorf("panic: %v\n%s", p, debug.Stack()), "the machine was lost; try again")}
+			}
+		}()
 		exit, files, err := x.place.Run(run, feed)
 		got <- answer{exit, files, err}
 	}()

@@ -14,6 +14,9 @@ import (
 // callsAtOnce is how many calls on files and processes one sandbox answers at once: each takes a thread and some memory of its agent.
 const callsAtOnce = 8
 
+// callPatience is how long a call waits for others of its sandbox.
+const callPatience = 10 * time.Second
+
 // called finds the machine of a stateful sandbox for a call to its agent, which is counted until done.
 func (n *Node) called(ctx context.Context, id string) (b *box, m engine.Machine, done func(), err error) {
 	if b, err = n.box(id); err != nil {
@@ -26,8 +29,13 @@ func (n *Node) called(ctx context.Context, id string) (b *box, m engine.Machine,
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if err := b.calls.Acquire(ctx, 1); err != nil {
+	waits, cancel := context.WithTimeout(ctx, callPatience)
+	defer cancel()
+	if err := b.calls.Acquire(waits, 1); err != nil {
 		counted()
+		if ctx.Err() == nil {
+			err = sandbox.Errorf(sandbox.Capacity, nil, "the sandbox is busy with %d other calls on its files and processes: try again", callsAtOnce)
+		}
 		return nil, nil, nil, err
 	}
 	done = func() { b.calls.Release(1); counted() }
@@ -57,9 +65,21 @@ func (n *Node) call(ctx context.Context, id string, f func(b *box, c *agent.Conn
 	return err
 }
 
+// shortCall is a call for which an agent has some time only.
+func (n *Node) shortCall(ctx context.Context, id string, f func(b *box, c *agent.Conn) error) error {
+	return n.call(ctx, id, func(b *box, c *agent.Conn) error {
+		_ = c.SetDeadline(time.Now().Add(agentTime))
+		return f(b, c)
+	})
+}
+
 // Files implements service.Runtime.
 func (n *Node) Files(ctx context.Context, id string, op service.FileOp, body io.Reader, out service.FileSink) error {
-	return n.call(ctx, id, func(b *box, c *agent.Conn) error {
+	call := n.call
+	if op.Verb == sandbox.ListFolder || op.Verb == sandbox.MakeFolder {
+		call = n.shortCall
+	}
+	return call(ctx, id, func(b *box, c *agent.Conn) error {
 		return c.Files(agent.FileOp{
 			Verb: op.Verb, Path: op.Path, Dir: b.spec.WorkingDir, User: b.spec.Security.User,
 			Offset: op.Offset, Length: op.Length, Mode: op.Mode,
@@ -69,10 +89,7 @@ func (n *Node) Files(ctx context.Context, id string, op service.FileOp, body io.
 
 // Processes implements service.Runtime.
 func (n *Node) Processes(ctx context.Context, id string) (all []sandbox.Process, err error) {
-	ctx, cancel := context.WithTimeout(ctx, agentTime)
-	defer cancel()
-	err = n.call(ctx, id, func(_ *box, c *agent.Conn) (err error) {
-		_ = c.SetDeadline(time.Now().Add(agentTime))
+	err = n.shortCall(ctx, id, func(_ *box, c *agent.Conn) (err error) {
 		all, err = c.Processes()
 		return err
 	})
@@ -81,9 +98,7 @@ func (n *Node) Processes(ctx context.Context, id string) (all []sandbox.Process,
 
 // Signal implements service.Runtime.
 func (n *Node) Signal(ctx context.Context, id string, pid, signal int) error {
-	ctx, cancel := context.WithTimeout(ctx, agentTime)
-	defer cancel()
-	return n.call(ctx, id, func(_ *box, c *agent.Conn) error { return c.Signal(agent.Signal{Pid: pid, Signal: signal}) })
+	return n.shortCall(ctx, id, func(_ *box, c *agent.Conn) error { return c.Signal(agent.Signal{Pid: pid, Signal: signal}) })
 }
 
 // Control implements service.Runtime.

@@ -73,8 +73,8 @@ type execs struct {
 
 // past are the execs of a namespace that have ended, in the order of their ends, and what they cost in bytes.
 type past struct {
-	all            []*exec
-	memory, output int
+	all           []*exec
+	memory, filed int
 }
 
 func newExecs(s *spool.Spool, most int64) *execs {
@@ -93,6 +93,7 @@ func (x *execs) open(namespace, sandboxID string, fresh bool, spec ExecSpec, p p
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.makeRoom(namespace)
 	x.byID[e.ID] = e
 	x.in[sandboxID] = append(x.in[sandboxID], e)
 	return e
@@ -125,38 +126,46 @@ func (x *execs) close(e *exec, result sandbox.ExecResult, err error) {
 		x.ended[e.namespace] = of
 	}
 	of.all = append(of.all, e)
-	of.memory, of.output, x.memory = of.memory+e.memory(), of.output+e.output(), x.memory+e.memory()
+	of.memory, of.filed, x.memory = of.memory+e.memory(), of.filed+e.filed(), x.memory+e.memory()
 	if len(of.all) > keepExecs {
 		x.forget(of.all[0])
 	}
-	for x.memory > keepExecMemory && x.dropFirst(func(p *past) int { return p.memory }) {
+	for x.memory > keepExecMemory {
+		x.forget(x.costliest(func(p *past) int { return p.memory }).all[0])
 	}
-	for x.spool.Full() && x.dropFirst(func(p *past) int { return p.output }) {
+	x.makeRoom(e.namespace)
+}
+
+// makeRoom forgets execs that have output in files, for that of others: a namespace's own first.
+func (x *execs) makeRoom(namespace string) {
+	for x.spool.FullFor(namespace) && x.forgetFiled(x.ended[namespace]) {
 	}
+	for x.spool.Full() && x.forgetFiled(x.costliest(func(p *past) int { return p.filed })) {
+	}
+}
+
+// forgetFiled forgets the oldest exec that has output in files; false where there is none.
+func (x *execs) forgetFiled(of *past) bool {
+	if of == nil || of.filed == 0 {
+		return false
+	}
+	x.forget(of.all[slices.IndexFunc(of.all, func(e *exec) bool { return e.filed() > 0 })])
+	return true
 }
 
 func (e *exec) memory() int { return costOfExec + e.Stdout.Memory() + e.Stderr.Memory() }
 
-// output is how many bytes are kept of it.
-func (e *exec) output() int {
-	stdout, _, _ := e.Stdout.State()
-	stderr, _, _ := e.Stderr.State()
-	return int(stdout + stderr)
-}
+// filed is how many bytes of it are in files.
+func (e *exec) filed() int { return int(e.Stdout.Filed() + e.Stderr.Filed()) }
 
-// dropFirst forgets the oldest exec of the namespace whose cost is highest; false where there is none.
-func (x *execs) dropFirst(cost func(*past) int) bool {
-	var which *past
+// costliest is the namespace whose cost is highest, nil where nothing has ended.
+func (x *execs) costliest(cost func(*past) int) (which *past) {
 	for _, p := range x.ended {
 		if which == nil || cost(p) > cost(which) {
 			which = p
 		}
 	}
-	if which == nil {
-		return false
-	}
-	x.forget(which.all[0])
-	return true
+	return which
 }
 
 // forget removes the record of an exec that has ended.
@@ -164,7 +173,7 @@ func (x *execs) forget(e *exec) {
 	if of := x.ended[e.namespace]; of != nil {
 		if i := slices.Index(of.all, e); i >= 0 {
 			of.all = slices.Delete(of.all, i, i+1)
-			of.memory, of.output, x.memory = of.memory-e.memory(), of.output-e.output(), x.memory-e.memory()
+			of.memory, of.filed, x.memory = of.memory-e.memory(), of.filed-e.filed(), x.memory-e.memory()
 		}
 		if len(of.all) == 0 {
 			delete(x.ended, e.namespace)
@@ -298,7 +307,7 @@ func (s *Service) findExec(namespace, sandboxID, id string) (*exec, error) {
 		}
 	}
 	if e == nil {
-		return nil, sandbox.Errorf(sandbox.NotFound, nil, "the sandbox has no such exec, or it ended over %d minutes ago", int(keepExec.Minutes()))
+		return nil, sandbox.Errorf(sandbox.NotFound, nil, "the sandbox has no such exec: what is known of one is kept for %d minutes after its end, and not over a restart of the server; its processes tell what runs", int(keepExec.Minutes()))
 	}
 	return e, nil
 }

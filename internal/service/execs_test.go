@@ -68,3 +68,16 @@ func TestWhoHasMostOfItGivesWay(t *testing.T) {
 		t.Errorf("%d records of one namespace", n)
 	}
 }
+
+func TestNewOutputIsKeptWholeBesideOlder(t *testing.T) {
+	x := openExecs(t, 4<<20)
+	small := x.ends("a", "sb_1", 10)
+	for range 30 {
+		if kept, total, _ := x.ends("a", "sb_1", 200_000).Stdout.State(); kept != total {
+			t.Fatalf("%d of %d bytes kept: older output does not give way", kept, total)
+		}
+	}
+	if x.find("a", "sb_1", small.ID) == nil {
+		t.Error("a record gave way that has nothing in files")
+	}
+}

@@ -62,6 +62,14 @@ func (s *Spool) Used() int64 { return s.used.Load() }
 // Full says that the logs have all but used up their room.
 func (s *Spool) Full() bool { return s.used.Load() > s.most*7/8 }
 
+// FullFor says that the logs of one owner have all but used up what is theirs.
+func (s *Spool) FullFor(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.owners[name]
+	return o != nil && o.used.Load() > s.most/2*7/8
+}
+
 // take counts bytes in files, unless there is no room for them.
 func (s *Spool) take(o *owner, n int64) bool {
 	if o.used.Add(n) <= s.most/2 {
@@ -197,7 +205,7 @@ func (l *Log) Drop() {
 	}
 	l.ended, l.gone, l.head = true, true, nil
 	if l.tail != nil {
-		l.s.give(l.of, l.kept-inMemory)
+		l.s.give(l.of, max(0, l.kept-inMemory))
 		l.tail.Close()
 		l.tail = nil
 	}
@@ -265,6 +273,13 @@ func (l *Log) Head(most int) []byte {
 	b := make([]byte, n)
 	n, _ = l.ReadAt(b, 0) // a disk that can't be read has less
 	return b[:n]
+}
+
+// Filed is how many bytes of the log are in a file.
+func (l *Log) Filed() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(0, l.kept-inMemory)
 }
 
 // Memory is about what the log costs in memory, in bytes.

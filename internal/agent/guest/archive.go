@@ -124,6 +124,7 @@ func (op *fileOp) unpack() error {
 	if err := op.mkdir(); err != nil {
 		return err
 	}
+	seen := 0 // bytes of dirs
 	type dir struct {
 		name string
 		mode uint32
@@ -150,6 +151,9 @@ func (op *fileOp) unpack() error {
 				return err
 			}
 			if name != path.Clean(op.name) {
+				if seen += len(name) + 64; seen > maxFolders {
+					return refuse(sandbox.FileTooLarge, "", "the archive has too many folders for one: send it in parts")
+				}
 				dirs = append(dirs, dir{name, uint32(h.Mode) & 0o777})
 			}
 			continue
@@ -160,8 +164,14 @@ func (op *fileOp) unpack() error {
 	}
 }
 
-// inside is where an entry comes to lie. Error Invalid: it leaves the folder.
+// maxFolders bounds the memory that an archive's folders take, in bytes.
+const maxFolders = 16 << 20
+
+// inside is where an entry comes to lie. Error Invalid: it leaves the folder, or can't be.
 func (op *fileOp) inside(name string) (string, error) {
+	if len(name) >= unix.PathMax {
+		return "", refuse(sandbox.Invalid, "", "the archive has an entry whose name is too long: %.200q", name)
+	}
 	for part := range strings.SplitSeq(name, "/") {
 		if part == ".." {
 			return "", refuse(sandbox.Invalid, "", "the archive has an entry that leaves the folder: %.200q", name)
@@ -187,6 +197,9 @@ func (op *fileOp) unpackOne(name string, h *tar.Header, r io.Reader) error {
 		return err
 	}
 	defer d.Close()
+	if err := op.onDisk(d); err != nil {
+		return err
+	}
 	dir := int(d.Fd())
 	switch h.Typeflag {
 	case tar.TypeReg:

@@ -126,10 +126,10 @@ func (x *execution) clear() {
 		if err != nil && err != io.EOF {
 			return err
 		}
-		left := removeEntries
+		left := entries(removeEntries)
 		for _, name := range names {
 			if name != compiledName {
-				_ = removeAll(int(d.Fd()), name, &left, removeDepth)
+				_ = removeAll(int(d.Fd()), name, left, removeDepth)
 			}
 		}
 		return nil

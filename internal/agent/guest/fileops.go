@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"net"
 	"os"
 	"path"
@@ -21,6 +20,7 @@ import (
 type fileOp struct {
 	agent.FileOp
 	who  user
+	conn net.Conn
 	name string    // absolute
 	body io.Reader // of what is put or unpacked
 	out  agent.FileFrames
@@ -28,7 +28,7 @@ type fileOp struct {
 
 // files does what a client asks of files, with the rights of a user.
 func (a *Agent) files(conn net.Conn, b []byte) error {
-	op := fileOp{body: agent.TakeUpload(conn), out: agent.FileFrames{W: conn}}
+	op := fileOp{conn: conn, body: agent.TakeUpload(conn), out: agent.FileFrames{W: conn}}
 	if err := json.Unmarshal(b, &op.FileOp); err != nil {
 		return err
 	}
@@ -211,9 +211,20 @@ func (op *fileOp) remove() error {
 		return err
 	}
 	defer d.Close()
-	left := math.MaxInt
-	return removeAll(int(d.Fd()), base, &left, maxDepth)
+	left := entries(maxRemoved)
+	go func() { // nothing more is sent: its end is the client's, who is not waited for
+		_, _ = op.conn.Read(make([]byte, 1))
+		left.Store(0)
+	}()
+	err = removeAll(int(d.Fd()), base, left, maxDepth)
+	if err == errTooMuch {
+		return refuse(sandbox.Conflict, "path", "%s had over %d entries, or got ever new ones: delete it again, or end what writes there first", op.Path, maxRemoved)
+	}
+	return err
 }
+
+// maxRemoved bounds what one call removes: programs may add entries as fast as they are removed.
+const maxRemoved = 4 << 20
 
 // maxDepth bounds how many folders within folders are opened at once: each takes a descriptor.
 const maxDepth = 256
@@ -254,11 +265,26 @@ func (op *fileOp) put() error {
 	if mode == 0 {
 		mode = 0o644
 	}
+	if err := op.onDisk(d); err != nil {
+		return err
+	}
 	err = writeWhole(d, base, mode, op.body)
 	if old != nil && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EROFS)) { // the file may be written, its folder not
 		return op.overwrite(old)
 	}
 	return err
+}
+
+// onDisk refuses a place in memory: what an agent writes there counts as the agent's, which is killed where it has too much.
+func (op *fileOp) onDisk(f *os.File) error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return err
+	}
+	if fs.Type == unix.TMPFS_MAGIC {
+		return refuse(sandbox.FilePermissionDenied, "path", "%s is in memory, where only programs write: put it on the disk, and let a program move it", op.Path)
+	}
+	return nil
 }
 
 // replaceable says whether a file can be another one of the same name afterwards: who opened it before keeps the old.
@@ -276,6 +302,9 @@ func (op *fileOp) replaceable(f *os.File) bool {
 }
 
 func (op *fileOp) overwrite(f *os.File) error {
+	if err := op.onDisk(f); err != nil {
+		return err
+	}
 	if err := f.Truncate(0); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -52,14 +53,20 @@ func removeTree(dir string) error {
 		return err
 	}
 	defer p.Close()
-	left := removeEntries
-	return removeAll(int(p.Fd()), path.Base(dir), &left, removeDepth)
+	return removeAll(int(p.Fd()), path.Base(dir), entries(removeEntries), removeDepth)
+}
+
+// entries is a bound for removeAll, which others may lower while it goes on.
+func entries(n int64) *atomic.Int64 {
+	left := &atomic.Int64{}
+	left.Store(n)
+	return left
 }
 
 // removeAll removes an entry, and all that is in it where it is a folder, with the calling thread's rights. Programs may add entries all
 // the while; beyond so many that are left it gives up.
-func removeAll(dir int, name string, left *int, depth int) error {
-	if *left--; *left < 0 {
+func removeAll(dir int, name string, left *atomic.Int64, depth int) error {
+	if left.Add(-1) < 0 {
 		return errTooMuch
 	}
 	err := unix.Unlinkat(dir, name, 0)
@@ -80,7 +87,7 @@ func removeAll(dir int, name string, left *int, depth int) error {
 }
 
 // removeIn removes what is in a folder now, or a part of it.
-func removeIn(dir int, name string, left *int, depth int) error {
+func removeIn(dir int, name string, left *atomic.Int64, depth int) error {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err

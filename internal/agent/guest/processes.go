@@ -17,7 +17,9 @@ import (
 )
 
 const (
+	maxUser      = 64      // bytes of a name; useradd(8) allows 32
 	maxCommand   = 1 << 10 // bytes of a command line that are told
+	maxCommands  = 1 << 20 // bytes of all of them, which JSON makes up to six times as long; beyond them, only names
 	ticksASecond = 100     // USER_HZ, which is the same on every Linux that we run on
 )
 
@@ -25,14 +27,14 @@ const (
 func (a *Agent) processes(conn net.Conn) error {
 	users := map[int]string{}
 	for _, f := range database("/etc/passwd", 7) {
-		if uid, err := strconv.Atoi(f[2]); err == nil && users[uid] == "" {
+		if uid, err := strconv.Atoi(f[2]); err == nil && users[uid] == "" && len(f[0]) <= maxUser {
 			users[uid] = f[0]
 		}
 	}
 	booted := bootTime()
-	all := []sandbox.Process{}
+	all, left := []sandbox.Process{}, maxCommands
 	for _, pid := range a.pids() {
-		if p, ok := processOf(pid, users, booted); ok {
+		if p, ok := processOf(pid, users, booted, &left); ok {
 			all = append(all, p)
 		}
 	}
@@ -81,7 +83,7 @@ func inner(fields map[string]string) int {
 	return n
 }
 
-func processOf(pid int, users map[int]string, booted time.Time) (p sandbox.Process, ok bool) {
+func processOf(pid int, users map[int]string, booted time.Time, left *int) (p sandbox.Process, ok bool) {
 	fields := status(pid)
 	if p.Pid = inner(fields); p.Pid <= 1 {
 		return p, false
@@ -106,17 +108,18 @@ func processOf(pid int, users map[int]string, booted time.Time) (p sandbox.Proce
 	ticks := func(field int) int64 { n, _ := strconv.ParseInt(after[field-3], 10, 64); return n }
 	p.CPUMS = (ticks(14) + ticks(15)) * 1000 / ticksASecond
 	p.StartedAt = sandbox.At(booted.Add(time.Duration(ticks(22)) * time.Second / ticksASecond))
-	p.Command = commandOf(pid, fields["Name"])
+	p.Command = commandOf(pid, fields["Name"], left)
 	return p, true
 }
 
-// commandOf is the command line, or the name in brackets of one that has none.
-func commandOf(pid int, name string) []string {
+// commandOf is the command line, or the name in brackets of one that has none, or for which none of the bytes are left.
+func commandOf(pid int, name string, left *int) []string {
 	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/cmdline")
 	if err == nil {
 		defer f.Close()
-		b := make([]byte, maxCommand)
+		b := make([]byte, min(maxCommand, *left))
 		if n, _ := f.Read(b); n > 0 {
+			*left -= n
 			return strings.Split(strings.ToValidUTF8(strings.TrimRight(string(b[:n]), "\x00"), "\uFFFD"), "\x00")
 		}
 	}

@@ -37,7 +37,9 @@ var inside = []testCase{
 		s.filesRefused(m, agent.FileOp{Verb: sandbox.GetFile, Path: "nowhere"}, nil, sandbox.FileNotFound)
 		s.filesRefused(m, agent.FileOp{Verb: sandbox.PutFile, Path: "/etc/passwd"}, big, sandbox.FilePermissionDenied)
 		s.filesRefused(m, agent.FileOp{Verb: sandbox.PutFile, Path: "too-big"}, bytes.Repeat(big, 80), sandbox.DiskFull)
-		s.says(m, "import os; print(sorted(os.listdir('.')))", "['main.py', 'other']")
+		s.filesRefused(m, agent.FileOp{Verb: sandbox.PutFile, Path: "/dev/shm/x"}, big, sandbox.FilePermissionDenied)
+		s.filesRefused(m, agent.FileOp{Verb: sandbox.Unpack, Path: "/dev/shm"}, packed.Bytes(), sandbox.FilePermissionDenied)
+		s.says(m, "import os; print(sorted(os.listdir('.')), os.listdir('/dev/shm'))", "['main.py', 'other'] []")
 	}},
 	{"a terminal is one: its size, its signals, its session", func(s *suite) {
 		m := s.start(stateful)
