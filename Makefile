@@ -68,7 +68,7 @@ test-kernels: tools $(AGENT) $(GUEST) ## the kernel-near tests under Linux 6.1 a
 
 # Real Firecracker under its real jailer, with the KVM of an emulated processor. Each case boots a guest in the guest, which takes some ten
 # seconds: `make test` runs those that no other test stands for, MICROVM_RUN='TestMicroVMs$$$$' all of the engines' (16 minutes).
-MICROVM_CASES := a_program_prints|files_go_in_and|a_terminal_is|everything_asked|memory_over|the_disk_has|killing_ends|machine_is_found_again|starts_again_on|layers_are_shown|a_disk_keeps|started_ahead_runs
+MICROVM_CASES := a_program_prints|what_a_program_that_stays|files_go_in_and|a_terminal_is|everything_asked|memory_over|the_disk_has|killing_ends|machine_is_found_again|starts_again_on|layers_are_shown|a_disk_keeps|started_ahead_runs
 MICROVM_RUN := (TestMicroVMs$$|TestGuestsOf|TestAMonitorThat|TestAGuestThat|TestAKilled)/($(MICROVM_CASES))
 test-microvm: tools $(GUEST) ## microVMs of real Firecracker, in an emulated processor with virtualization
 	@dir="$$(mktemp -d)"; trap 'rm -r "$$dir"' EXIT; \

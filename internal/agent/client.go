@@ -144,12 +144,16 @@ type Feed struct {
 	ProgramSize    int64      // its first bytes are the program
 	Started        func()     // called when the program starts
 	Exited         func(Exit) // called when it has ended, before its files are collected
+	Resume         *Resume    // the program runs already, and stays: only Stdout and Stderr are its
 	// Compiled gets what Run.HandOver brings, if anything, and closes it. It was sealed before the program could run.
 	Compiled func(program *os.File, size int64)
 }
 
 // Run lets the parked process become the program and returns when it has ended and its files are collected.
 func (c *Conn) Run(run Run, feed Feed) (Exit, []File, error) {
+	if feed.Resume != nil {
+		return c.resume(*feed.Resume, run.MaxOutput, feed)
+	}
 	run.Files = len(feed.Files)
 	var with []*os.File
 	if run.HandOver {
@@ -174,7 +178,7 @@ func (c *Conn) Run(run Run, feed Feed) (Exit, []File, error) {
 	}
 	feed.Started()
 	go c.feedStdin(feed.Stdin)
-	exit, err := c.output(run.MaxOutput, feed)
+	exit, err := c.output(run.MaxOutput, [2]int64{}, feed)
 	if err != nil {
 		return Exit{}, nil, err
 	}
@@ -245,9 +249,35 @@ func (c *Conn) Control(x Control) error {
 	return nil
 }
 
-func (c *Conn) output(limit int64, feed Feed) (Exit, error) {
+// resume follows a program that another connection ran.
+func (c *Conn) resume(r Resume, limit int64, feed Feed) (Exit, []File, error) {
+	if err := WriteJSON(c.Conn, KindResume, r); err != nil {
+		return Exit{}, nil, lost(err)
+	}
+	var from Resume
+	if err := c.expect(KindOK, &from); err != nil {
+		return Exit{}, nil, err
+	}
+	for i, w := range []*io.Writer{&feed.Stdout, &feed.Stderr} {
+		if from.At[i] < r.At[i] {
+			return Exit{}, nil, lost(fmt.Errorf("%w: resumed at %v, not %v", ErrFrame, from.At, r.At))
+		}
+		if from.At[i] > r.At[i] {
+			*w = io.Discard // what follows a loss is lost: a stream has no holes
+		}
+	}
+	feed.Started()
+	exit, err := c.output(limit, from.At, feed)
+	if err != nil {
+		return Exit{}, nil, err
+	}
+	feed.Exited(exit)
+	return exit, nil, c.expect(KindComplete, nil)
+}
+
+// output hands on what a program writes until it has ended; got is how much of each stream came before.
+func (c *Conn) output(limit int64, got [2]int64, feed Feed) (Exit, error) {
 	buf := make([]byte, smallBuffer)
-	var got [2]int64
 	for {
 		kind, b, err := ReadFrame(c.r, buf, MaxData)
 		if err != nil {

@@ -30,6 +30,7 @@ const (
 	KindFiles     Kind = 'L' // -> FileOp, then as its verb says; answered by Complete
 	KindProcesses Kind = 'T' // -> nothing, answered by OK with a list
 	KindSignal    Kind = 'N' // -> Signal
+	KindResume    Kind = 'E' // -> Resume, answered by OK with where it begins, then as a Run after its Begin
 	KindOK        Kind = 'K' // <- Place, for all before
 	KindError     Kind = 'X' // <- Failure; the connection is over
 	KindWarm      Kind = 'W' // -> Warm, answered by OK
@@ -138,7 +139,7 @@ type Run struct {
 	MaxOutput   int64  // of each stream; the rest is counted and dropped
 	Files       int    // so many follow
 	Collect     []string
-	Stays       bool     // it lives on when the connection ends; what it writes then is dropped
+	Stays       string   // it lives on when the connection ends, and the next daemon may Resume it by this name; "" it does not
 	Terminal    *Control // its standard streams are a terminal of that size, and all output is stdout
 	KillRest    bool     // what still runs when the first process ends is killed
 }
@@ -158,6 +159,13 @@ func (r Run) Warm() Warm {
 		r.Env = nil
 	}
 	return Warm{Programs: r.Programs, Interpreter: r.Interpreter, FileName: r.FileName, Args: r.Args, Env: r.Env, Dir: r.Dir}
+}
+
+// Resume asks for a program that stays: for what comes after so many bytes of its two outputs. The answer says where that begins; later
+// where bytes between were lost.
+type Resume struct {
+	Name string
+	At   [2]int64
 }
 
 // FileHeader comes before a file's data.

@@ -118,6 +118,9 @@ type Machine interface {
 	//
 	// Errors: UserNotFound, Lost.
 	Park(ctx context.Context, e ExecSpec) (Exec, error)
+	// Resume is the place of an exec whose program stays (Run.Stays is its id) and whose own place is gone with a former daemon: its Run
+	// follows the program, as Feed.Resume says. Errors: Lost; of its Run also NotFound, nothing is known of the program.
+	Resume(ctx context.Context, execID string) (Exec, error)
 	// Warm lets the machine's first process become an interpreter that waits for a program as w says. It is for the exec that
 	// Parks with the same Warm; for any other it is ended without a trace. It may be called beside Park, once. nil where the interpreter
 	// can't wait there: then the process stays as it was. On error it is gone, and the machine goes on.

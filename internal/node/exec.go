@@ -139,6 +139,9 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 		return service.ExecOutcome{}, err
 	}
 	defer done()
+	if e.Resume != nil {
+		return n.resume(ctx, b, e, out)
+	}
 	need, err := n.needsIn(ctx, b, e)
 	if err != nil {
 		return n.notBegun(ctx, b, err)
@@ -168,6 +171,15 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	if err != nil {
 		return n.notBegun(ctx, b, err)
 	}
+	defer n.engine.watcher.ExecPlaced(n.engine.name(n.engine.whose(m.Handle())))()
+	o, err := n.runIn(ctx, b, place, c, e, out, began)
+	o.Timings.DepsMS, o.DepsResolved = ms(need.took), need.resolved
+	o.Timings.PrepareMS = max(0, o.Timings.PrepareMS-o.Timings.DepsMS)
+	return o, err
+}
+
+// runIn runs a program in its place, and closes that.
+func (n *Node) runIn(ctx context.Context, b *box, place engine.Exec, c *compilation, e service.ExecSpec, out service.Streams, began time.Time) (service.ExecOutcome, error) {
 	defer place.Close()
 	x := &execution{place: place, compile: c, id: e.ID, stays: e.Background, talks: e.Terminal != nil, told: out.Started, done: make(chan struct{}), stopped: make(chan struct{})}
 	defer close(x.done)
@@ -176,10 +188,25 @@ func (n *Node) Exec(ctx context.Context, id string, e service.ExecSpec, out serv
 	}
 	defer b.dismiss(x)
 	defer context.AfterFunc(ctx, func() { x.end(endCancelled) })()
-	defer n.engine.watcher.ExecPlaced(n.engine.name(n.engine.whose(m.Handle())))()
-	o, err := x.run(ctx, b, e, out, began)
-	o.Timings.DepsMS, o.DepsResolved = ms(need.took), need.resolved
-	o.Timings.PrepareMS = max(0, o.Timings.PrepareMS-o.Timings.DepsMS)
+	return x.run(ctx, b, e, out, began)
+}
+
+// resume follows a program in the background that a former daemon ran.
+func (n *Node) resume(ctx context.Context, b *box, e service.ExecSpec, out service.Streams) (service.ExecOutcome, error) {
+	m, err := b.itsMachine()
+	if err != nil {
+		return n.notBegun(ctx, b, err)
+	}
+	dials, cancel := n.bounded(ctx, agentTime)
+	defer cancel()
+	place, err := m.Resume(dials, e.ID)
+	if err != nil {
+		return n.notBegun(ctx, b, err)
+	}
+	o, err := n.runIn(ctx, b, place, nil, e, out, time.Now())
+	if sandbox.CodeOf(err) == sandbox.NotFound {
+		err = sandbox.Errorf(sandbox.Lost, err, "the server was restarted while the program ran, and its end is not known")
+	}
 	return o, err
 }
 
@@ -307,7 +334,11 @@ func (x *execution) run(ctx context.Context, b *box, e service.ExecSpec, out ser
 		feed.Files = append(feed.Files, agent.File(f))
 	}
 	run := program(b, e)
-	x.compile.use(&run, &feed)
+	if e.Resume != nil {
+		feed.Resume = &agent.Resume{Name: e.ID, At: *e.Resume}
+	} else {
+		x.compile.use(&run, &feed)
+	}
 	x.mu.Lock()
 	x.within(agentTime, endStuck)
 	x.mu.Unlock()
@@ -389,7 +420,10 @@ func (x *execution) conclude(o *service.ExecOutcome, a answer) {
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func program(b *box, e service.ExecSpec) agent.Run {
-	r := agent.Run{Argv: e.Command, Args: e.Args, Env: environment(b, e.Env), Dir: e.WorkingDir, MaxOutput: e.MaxOutputBytes, Collect: e.Collect, Stays: e.Background}
+	r := agent.Run{Argv: e.Command, Args: e.Args, Env: environment(b, e.Env), Dir: e.WorkingDir, MaxOutput: e.MaxOutputBytes, Collect: e.Collect}
+	if e.Background {
+		r.Stays = e.ID
+	}
 	if e.Terminal != nil {
 		r.Terminal = &agent.Control{Cols: e.Terminal.Cols, Rows: e.Terminal.Rows}
 	}

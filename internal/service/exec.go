@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -57,17 +56,16 @@ func (s *Service) Exec(ctx context.Context, namespace, id string, r sandbox.Exec
 		defer letGo()
 		defer cancel()
 		defer s.execs.abandon(e)
+		if p.Background {
+			if err := s.noteExec(ctx, e, spec); err != nil {
+				s.execs.close(e, sandbox.ExecResult{}, err)
+				return nil, err
+			}
+		}
 		return s.inTurn(ctx, l, e, spec)
 	}
 	if p.Background {
-		go func() {
-			defer func() { // there is no handler above that would
-				if p := recover(); p != nil {
-					s.log.Error("an exec in the background panicked", "exec_id", e.ID, "panic", p, "stack", string(debug.Stack()))
-				}
-			}()
-			_, _ = finish() // its record says it
-		}()
+		s.inBackground(e.ID, func() { _, _ = finish() }) // its record says it
 		return s.started(e)
 	}
 	result, err := finish()
@@ -169,6 +167,9 @@ func (s *Service) runIn(ctx context.Context, e *exec, spec ExecSpec, queue time.
 
 // conclude notes how an exec ended, and gives its result.
 func (s *Service) conclude(e *exec, language string, o ExecOutcome, err error) (*sandbox.ExecResult, error) {
+	if e.note != nil && sandbox.CodeOf(err) == sandbox.Lost && s.Draining() {
+		e.note = nil // it runs on: the next server tells how it ended
+	}
 	if err != nil {
 		s.execs.close(e, sandbox.ExecResult{}, err)
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -46,7 +47,8 @@ func (r *Running) stream(name string) *Output {
 type exec struct {
 	Running
 	namespace string
-	fresh     bool // in a machine that is in no list (execute)
+	fresh     bool      // in a machine that is in no list (execute)
+	note      *ExecNote // what is kept of it for the next server; nil: nothing
 	started   sandbox.Time
 	most      int // bytes of each stream in the result
 	cancel    context.CancelFunc
@@ -63,6 +65,8 @@ type exec struct {
 type execs struct {
 	spool *spool.Spool
 	most  int64 // bytes kept of each stream
+	store Store
+	log   *slog.Logger
 
 	mu     sync.Mutex
 	byID   map[string]*exec
@@ -77,8 +81,8 @@ type past struct {
 	memory, filed int
 }
 
-func newExecs(s *spool.Spool, most int64) *execs {
-	return &execs{spool: s, most: most, byID: map[string]*exec{}, in: map[string][]*exec{}, ended: map[string]*past{}}
+func newExecs(s *spool.Spool, most int64, store Store, log *slog.Logger) *execs {
+	return &execs{spool: s, most: most, store: store, log: log, byID: map[string]*exec{}, in: map[string][]*exec{}, ended: map[string]*past{}}
 }
 
 // open makes the record of an exec that cancel ends; fresh: in a machine that is in no list.
@@ -91,12 +95,54 @@ func (x *execs) open(namespace, sandboxID string, fresh bool, spec ExecSpec, p p
 		ID: spec.ID, SandboxID: sandboxID, Stdout: x.spool.New(namespace, spec.MaxOutputBytes), Stderr: x.spool.New(namespace, spec.MaxOutputBytes),
 		Begun: e.begun, Done: e.done, Base64: p.Base64Output, Background: p.Background,
 	}
+	if p.Background {
+		e.Stdout, e.Stderr = x.lasting(namespace, e.ID, spec.MaxOutputBytes)
+	}
+	x.add(e)
+	return e
+}
+
+func (x *execs) add(e *exec) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.makeRoom(namespace)
+	x.makeRoom(e.namespace)
 	x.byID[e.ID] = e
-	x.in[sandboxID] = append(x.in[sandboxID], e)
+	x.in[e.SandboxID] = append(x.in[e.SandboxID], e)
+}
+
+// lasting are the logs of an exec that outlive the server.
+func (x *execs) lasting(namespace, id string, most int64) (stdout, stderr *Output) {
+	return x.spool.Lasting(namespace, id+"."+sandbox.Stdout, most), x.spool.Lasting(namespace, id+"."+sandbox.Stderr, most)
+}
+
+// restore brings back the record of an exec in the background; cancel ends one that has not ended.
+func (x *execs) restore(n ExecNote, cancel context.CancelFunc) *exec {
+	e := &exec{
+		namespace: n.Namespace, note: &n, started: n.StartedAt, most: n.MaxOutputBytes, cancel: cancel, begun: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	e.Running = Running{ID: n.ID, SandboxID: n.SandboxID, Begun: e.begun, Done: e.done, Base64: n.Base64, Background: true}
+	e.Stdout, e.Stderr = x.lasting(n.Namespace, n.ID, n.Keep)
+	x.add(e)
+	if n.EndedAt == nil {
+		return e
+	}
+	var err error
+	if n.Error != nil {
+		err = &sandbox.Error{Code: n.Error.Code, Message: n.Error.Message, Details: n.Error.Details}
+	}
+	var result sandbox.ExecResult
+	if n.Result != nil {
+		result = *n.Result
+	}
+	x.closeAt(e, n.EndedAt.Time, result, err)
 	return e
+}
+
+// unnote forgets what is kept for the next server.
+func (x *execs) unnote(id string) {
+	if err := x.store.DeleteExec(context.Background(), id); err != nil {
+		x.log.Error("what is kept of an exec could not be removed", "exec_id", id, "error", err)
+	}
 }
 
 // abandon closes what nobody did: a bug ended its call.
@@ -110,11 +156,26 @@ func (x *execs) abandon(e *exec) {
 
 // close notes how an exec ended; one that came to nothing is forgotten, unless its client hears of that by the record alone.
 func (x *execs) close(e *exec, result sandbox.ExecResult, err error) {
+	now := time.Now()
+	if e.note != nil {
+		n := *e.note
+		n.EndedAt, n.Result = new(sandbox.At(now)), &result
+		if err != nil {
+			n.Result, n.Error = nil, BodyOf(err)
+		}
+		if err := x.store.PutExec(context.Background(), n); err != nil {
+			x.log.Error("the end of an exec in the background could not be noted", "exec_id", e.ID, "error", err)
+		}
+	}
+	x.closeAt(e, now, result, err)
+}
+
+func (x *execs) closeAt(e *exec, at time.Time, result sandbox.ExecResult, err error) {
 	e.Stdout.End()
 	e.Stderr.End()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	e.ended, e.result, e.err = time.Now(), result, err
+	e.ended, e.result, e.err = at, result, err
 	close(e.done)
 	if err != nil && !e.Background {
 		x.drop(e)
@@ -191,6 +252,9 @@ func (x *execs) drop(e *exec) {
 	}
 	e.Stdout.Drop()
 	e.Stderr.Drop()
+	if e.note != nil {
+		x.unnote(e.ID)
+	}
 }
 
 // discard forgets an exec of whose end its client has heard.

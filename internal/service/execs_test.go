@@ -16,7 +16,7 @@ func openExecs(t *testing.T, most int64) *execs {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newExecs(s, 1<<30)
+	return newExecs(s, 1<<30, nil, nil)
 }
 
 // ends makes a record of an exec that wrote so much and has ended.

@@ -30,7 +30,7 @@ type Runtime interface {
 	//
 	// Errors: NotFound, UserNotFound, LanguageRuntimeMissing, CollectTooLarge, DiskFull (files do not fit), Invalid
 	// (a path in Files that can't be written), DepsFailed, Capacity, SandboxStopped, Lost (the machine died or the daemon
-	// is stopping).
+	// is stopping, or nothing is known any more of what was to Resume).
 	Exec(ctx context.Context, sandboxID string, e ExecSpec, out Streams) (ExecOutcome, error)
 	// Control changes the terminal of an exec that runs in a stateful sandbox, or signals what is in its foreground.
 	//
@@ -151,6 +151,7 @@ type ExecSpec struct {
 	MaxOutputBytes int64                 // of each stream
 	Terminal       *sandbox.TerminalSize // its standard streams are a terminal of that size, and all its output is Stdout
 	Background     bool                  // it lives on when the server stops, or dies; without a TimeoutMS it has no deadline
+	Resume         *[2]int64             // it was left running in the background, and so much of its stdout and stderr is known; nil: it is new
 }
 
 // File is one file to put in before the program starts, or one collected after it.

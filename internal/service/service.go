@@ -90,7 +90,7 @@ func New(c Config) *Service {
 		clock: c.Clock, policy: c.Policy, store: c.Store, runtime: c.Runtime, root: sha256.Sum256([]byte(c.RootToken)), log: c.Log,
 		run: sandbox.NewID("run_"), inuse: newUse(c.Policy.Quota), calls: calls{pending: map[string]*pendingCall{}},
 		live: map[string]*live{}, events: newBell(), ended: c.Ended, over: c.TimeOver,
-		execs: newExecs(c.Output, c.MaxOutput), queue: c.Queue, tracer: c.Tracer, attempts: map[string]*Running{},
+		execs: newExecs(c.Output, c.MaxOutput, c.Store, c.Log), queue: c.Queue, tracer: c.Tracer, attempts: map[string]*Running{},
 	}
 }
 
@@ -137,6 +137,9 @@ func (s *Service) Start(ctx context.Context) error {
 		}
 		s.inuse.adopt(r.Namespace)
 		s.live[r.ID] = s.newLive(r, moments[r.ID])
+	}
+	if err := s.resumeExecs(ctx); err != nil {
+		return err
 	}
 	return s.queue.Start(context.WithoutCancel(ctx), s.runJob)
 }

@@ -45,6 +45,13 @@ type Store interface {
 	// ExpireCalls removes the notes whose time is over; now is on the line of time, as their Expires.
 	ExpireCalls(ctx context.Context, now time.Time) error
 
+	// PutExec inserts or replaces what is kept of an exec in the background.
+	PutExec(ctx context.Context, n ExecNote) error
+	// DeleteExec is nil for what is gone.
+	DeleteExec(ctx context.Context, id string) error
+	// Execs are those of every namespace, the one that was put first first.
+	Execs(ctx context.Context) ([]ExecNote, error)
+
 	// AddEvent keeps an event of a namespace and answers its seq.
 	AddEvent(ctx context.Context, namespace string, e sandbox.Event) (uint64, error)
 	// Events are those after a seq, the oldest first.

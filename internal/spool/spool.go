@@ -22,8 +22,9 @@ type Spool struct {
 	most int64 // bytes in files of all logs
 	used atomic.Int64
 
-	mu     sync.Mutex
-	owners map[string]*owner
+	mu      sync.Mutex
+	owners  map[string]*owner
+	lasting map[string]bool // names of logs that last
 }
 
 // owner counts what the logs of one have.
@@ -48,7 +49,7 @@ func Open(dir string, most int64) (*Spool, error) {
 		return nil, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
 	most = min(most, int64(fs.Bavail)*fs.Bsize/4)
-	s := &Spool{dir: f, most: most, owners: map[string]*owner{}}
+	s := &Spool{dir: f, most: most, owners: map[string]*owner{}, lasting: map[string]bool{}}
 	try, err := s.file() // else what is long would be cut, and nobody would know why
 	if err != nil {
 		return nil, err
@@ -92,10 +93,11 @@ type Log struct {
 	s    *Spool
 	of   *owner
 	most int64
+	name string // of one that lasts, all of which is in its file
 
 	mu    sync.Mutex
 	head  []byte
-	tail  *os.File // from inMemory on; nil: nothing is there
+	tail  *os.File // what is not in memory; nil: nothing is there
 	kept  int64
 	total int64
 	ended bool
@@ -116,15 +118,69 @@ func (s *Spool) New(name string, most int64) *Log {
 	return &Log{s: s, of: o, most: most}
 }
 
+// Lasting makes a log that outlives the process, by its name: what was written to it before is there. Drop removes it.
+func (s *Spool) Lasting(owner, name string, most int64) *Log {
+	l := s.New(owner, most)
+	l.name = name
+	s.mu.Lock()
+	s.lasting[name] = true
+	s.mu.Unlock()
+	f, err := s.named(name, unix.O_RDWR)
+	if err != nil { // nothing was
+		return l
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return l
+	}
+	l.tail, l.kept, l.total = f, st.Size(), st.Size()
+	s.used.Add(l.kept)
+	l.of.used.Add(l.kept)
+	return l
+}
+
+// named opens the file of a log that lasts.
+func (s *Spool) named(name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(int(s.dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// Sweep removes the files of logs that lasted, and that nobody has asked for since.
+func (s *Spool) Sweep() error {
+	names, err := s.dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		if !s.lasting[name] {
+			if err := unix.Unlinkat(int(s.dir.Fd()), name, 0); err != nil {
+				return &os.PathError{Op: "remove", Path: name, Err: err}
+			}
+		}
+	}
+	return nil
+}
+
 // Ended is a log of nobody's that has these bytes and no more.
 func (s *Spool) Ended(b []byte) *Log {
 	return &Log{s: s, of: &owner{}, head: b, kept: int64(len(b)), total: int64(len(b)), ended: true}
 }
 
 // leave lets go of an owner's log.
-func (s *Spool) leave(o *owner) {
+func (s *Spool) leave(l *Log) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	o := l.of
+	if l.name != "" {
+		delete(s.lasting, l.name)
+		_ = unix.Unlinkat(int(s.dir.Fd()), l.name, 0)
+	}
 	if o.logs--; o.logs == 0 && s.owners[o.name] == o {
 		delete(s.owners, o.name)
 	}
@@ -143,7 +199,7 @@ func (l *Log) Write(b []byte) (int, error) {
 }
 
 func (l *Log) keep(b []byte) {
-	if room := inMemory - len(l.head); room > 0 {
+	if room := l.inMemory() - len(l.head); room > 0 {
 		n := min(room, len(b))
 		l.head = append(l.head, b[:n]...)
 		l.kept += int64(n)
@@ -157,13 +213,28 @@ func (l *Log) keep(b []byte) {
 	}
 	n := 0
 	if l.tail == nil {
-		l.tail, _ = l.s.file()
+		l.tail, _ = l.file()
 	}
 	if l.tail != nil {
-		n, _ = l.tail.WriteAt(b, l.kept-inMemory) // a full disk keeps less, as the bound does
+		n, _ = l.tail.WriteAt(b, l.kept-int64(l.inMemory())) // a full disk keeps less, as the bound does
 	}
 	l.kept += int64(n)
 	l.s.give(l.of, int64(len(b)-n))
+}
+
+// inMemory is how much of the log is.
+func (l *Log) inMemory() int {
+	if l.name != "" {
+		return 0
+	}
+	return inMemory
+}
+
+func (l *Log) file() (*os.File, error) {
+	if l.name != "" {
+		return l.s.named(l.name, unix.O_RDWR|unix.O_CREAT)
+	}
+	return l.s.file()
 }
 
 func (s *Spool) file() (*os.File, error) {
@@ -205,12 +276,12 @@ func (l *Log) Drop() {
 	}
 	l.ended, l.gone, l.head = true, true, nil
 	if l.tail != nil {
-		l.s.give(l.of, max(0, l.kept-inMemory))
+		l.s.give(l.of, l.filed())
 		l.tail.Close()
 		l.tail = nil
 	}
 	l.kept = 0
-	l.s.leave(l.of)
+	l.s.leave(l)
 	l.wake()
 }
 
@@ -231,7 +302,7 @@ func (l *Log) ReadAt(b []byte, offset int64) (n int, err error) {
 	at := offset + int64(n)
 	if n < len(b) && at < l.kept && l.tail != nil {
 		var m int
-		m, err = l.tail.ReadAt(b[n:min(int64(len(b)), int64(n)+l.kept-at)], at-inMemory)
+		m, err = l.tail.ReadAt(b[n:min(int64(len(b)), int64(n)+l.kept-at)], at-int64(l.inMemory()))
 		n += m
 	}
 	if n < len(b) && err == nil {
@@ -279,8 +350,10 @@ func (l *Log) Head(most int) []byte {
 func (l *Log) Filed() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return max(0, l.kept-inMemory)
+	return l.filed()
 }
+
+func (l *Log) filed() int64 { return max(0, l.kept-int64(l.inMemory())) }
 
 // Memory is about what the log costs in memory, in bytes.
 func (l *Log) Memory() int {

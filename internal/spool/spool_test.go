@@ -131,3 +131,37 @@ func TestReadersFollowAndAWriterNeverWaits(t *testing.T) {
 		}
 	})
 }
+
+func TestALogThatLastsGoesOnInTheNextSpool(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"one", "dropped", "forgotten"} {
+		_, _ = s.Lasting("x", name, 1<<30).Write(bytes.Repeat([]byte("a"), 100))
+	}
+	if s, err = Open(dir, 1<<30); err != nil { // the first one just ended, as by kill -9
+		t.Fatal(err)
+	}
+	l := s.Lasting("x", "one", 1<<30)
+	_, _ = l.Write([]byte("bcd"))
+	l.End()
+	if kept, total, ended := l.State(); kept != 103 || total != 103 || !ended || s.Used() != 103 || l.Filed() != 103 {
+		t.Errorf("%d of %d bytes, %v; %d used", kept, total, ended, s.Used())
+	}
+	if got := string(l.Head(1000)); got != string(bytes.Repeat([]byte("a"), 100))+"bcd" {
+		t.Errorf("%q", got)
+	}
+	s.Lasting("x", "dropped", 1<<30).Drop()
+	if err := s.Sweep(); err != nil {
+		t.Error(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != "one" {
+		t.Errorf("%v %v", left, err)
+	}
+	if l := s.Lasting("x", "new", 1<<30); l.Filed() != 0 || len(l.Head(10)) != 0 {
+		t.Error("a new one has something")
+	}
+}

@@ -129,47 +129,111 @@ func TestOutputGoesOnWhereAConnectionBroke(t *testing.T) {
 	}
 }
 
-func TestABackgroundProgramOutlivesTheServer(t *testing.T) {
+func TestABackgroundProgramItsOutputAndItsResultOutliveTheServer(t *testing.T) {
 	s := newServer(t)
 	leakCheck(t, s)
 	made := s.box(t, stateful())
-	e, err := s.Background(t.Context(), made.ID, sandbox.ExecRequest{Command: []string{"sh", "-c", "echo up; while :; do date +%s%N > beat; sleep 0.02; done"}})
+	e, err := s.Background(t.Context(), made.ID, sandbox.ExecRequest{Command: []string{"sh", "-c", "n=0; until [ -e stop ]; do n=$((n+1)); echo $n; sleep 0.01; done; echo end >&2; exit 6"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := s.ExecOutput(t.Context(), made.ID, e.ID, sandbox.Stdout, 0, 20*time.Second)
+	cancelled, err := s.Background(t.Context(), made.ID, sandbox.ExecRequest{Command: []string{"sleep", "4006"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err := io.ReadAll(o); string(b) != "up\n" || o.Finished {
-		t.Errorf("%q, %v, %v", b, o.Finished, err)
+	grows := func() {
+		t.Helper()
+		for before, end := int64(-1), time.Now().Add(30*time.Second); ; {
+			o, err := s.ExecOutput(t.Context(), made.ID, e.ID, sandbox.Stdout, 0, 0)
+			if err != nil || o.Finished || time.Now().After(end) {
+				t.Fatalf("its output stands still: %+v, %v", o, err)
+			}
+			o.Close()
+			if before >= 0 && o.Next > before {
+				return
+			}
+			before = o.Next
+		}
 	}
-	o.Close()
-	beats := "import time\na = open('beat').read()\nfor _ in range(500):\n  time.sleep(.02)\n  if open('beat').read() not in ('', a): print('beats'); break"
-	for name, end := range map[string]func() error{"kill -9": s.kill, "SIGTERM": s.terminate} {
+	restarted := func(end func() error) {
+		t.Helper()
 		if err := end(); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.start(); err != nil {
 			t.Fatal(err)
 		}
-		if out := clean(t, s.python(t, made.ID, beats)); out != "beats" {
-			t.Errorf("after %s it is gone", name)
+	}
+	grows()
+	for _, end := range []func() error{s.kill, s.terminate, s.kill} {
+		restarted(end)
+		grows()
+	}
+	if state, err := s.CancelExec(t.Context(), made.ID, cancelled.ID); err != nil || state.Result == nil || state.Result.TerminationReason != sandbox.Cancelled {
+		t.Errorf("cancel of the one that only sleeps: %+v, %v", state, err)
+	}
+	clean(t, s.python(t, made.ID, "open('stop', 'w')"))
+	state := hasEnded(t, s, made.ID, e.ID)
+	if r := state.Result; r == nil || r.ExitCode != 6 || r.Stderr != "end\n" || r.StdoutTruncated || r.DurationMS < 100 {
+		t.Fatalf("its end: %+v", state)
+	}
+	for i, line := range strings.Split(strings.TrimSpace(state.Result.Stdout), "\n") {
+		if line != fmt.Sprint(i+1) {
+			t.Fatalf("line %d is %q: something is missing or came twice", i+1, line)
 		}
 	}
-	all, err := s.Processes(t.Context(), made.ID)
+	restarted(s.kill)
+	again, err := s.ExecState(t.Context(), made.ID, e.ID)
+	if err != nil || again.Result == nil || again.Result.Stdout != state.Result.Stdout || again.Result.ExitCode != 6 {
+		t.Errorf("after one more restart: %+v, %v", again, err)
+	}
+}
+
+// hasEnded waits until an exec has.
+func hasEnded(t *testing.T, s *server, id, execID string) sandbox.ExecState {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		state, err := s.ExecState(t.Context(), id, execID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state.Status == sandbox.ExecFinished {
+			return state
+		}
+		if time.Now().After(end) {
+			t.Fatalf("it does not end: %+v", state)
+		}
+	}
+}
+
+func TestTheEndOfABackgroundProgramIsToldWhenTheServerIsBack(t *testing.T) {
+	s := newServer(t)
+	leakCheck(t, s)
+	made := s.box(t, stateful())
+	e, err := s.Background(t.Context(), made.ID, sandbox.ExecRequest{Command: []string{"sh", "-c", "echo up; sleep 0.5; echo late; exit 6"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range all {
-		if strings.HasPrefix(strings.Join(p.Command, " "), "sh -c echo up") {
-			if err := s.Signal(t.Context(), made.ID, p.Pid, "SIGKILL"); err != nil {
-				t.Error(err)
-			}
-			return
+	lost := s.box(t, stateful())
+	with, err := s.Background(t.Context(), lost.ID, sandbox.ExecRequest{Command: []string{"sh", "-c", "echo up; sleep 4007"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, meanwhile := range []func(){func() { time.Sleep(700 * time.Millisecond) }, func() { killMachines(t, s) }} {
+		if err := s.kill(); err != nil {
+			t.Fatal(err)
+		}
+		meanwhile()
+		if err := s.start(); err != nil {
+			t.Fatal(err)
 		}
 	}
-	t.Errorf("it is no process: %+v", all)
+	if state := hasEnded(t, s, made.ID, e.ID); state.Result == nil || state.Result.ExitCode != 6 || state.Result.Stdout != "up\nlate\n" {
+		t.Errorf("it ended while no server was there: %+v", state)
+	}
+	if state := hasEnded(t, s, lost.ID, with.ID); state.Error == nil || state.Error.Code != sandbox.Lost {
+		t.Errorf("its machine ended while no server was there: %+v", state)
+	}
 }
 
 func TestAProgramCanBeInterrupted(t *testing.T) {

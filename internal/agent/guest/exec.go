@@ -28,6 +28,8 @@ type execution struct {
 	process *cell.Process
 	killer  *os.File // cgroup.kill, nil where there is none
 
+	keeps         func(name string) *kept
+	kept          *kept     // nil: it does not stay, or nothing can be kept
 	terminal      *terminal // nil: none
 	runs          func()    // is called when the process no longer waits
 	warm          *warm     // nil: the process is still parked
@@ -58,7 +60,7 @@ func (a *Agent) exec(conn net.Conn, b []byte, files []*os.File) error {
 	if c == nil {
 		return errors.New("park before setup")
 	}
-	x := &execution{conn: conn}
+	x := &execution{conn: conn, keeps: a.keep}
 	if p.Groups > len(files) {
 		return fmt.Errorf("park with %d descriptors, not %d", len(files), p.Groups)
 	}
@@ -160,8 +162,10 @@ func (x *execution) serve(gone chan cell.Ended) error {
 		x.process.ClosePipes()
 		return err
 	}
-	if run.Stays {
+	if run.Stays != "" {
 		x.finish()
+		x.kept = x.keeps(run.Stays)
+		defer x.kept.end(nil)
 	}
 	if x.compiled.gate != "" {
 		go x.handOver()
@@ -194,6 +198,7 @@ func (x *execution) serve(gone chan cell.Ended) error {
 		stderr.say(text)
 	}
 	exit := agent.Exit{Code: ended.Code, Signal: int(ended.Signal), StdoutBytes: stdout.total, StderrBytes: stderr.total}
+	x.kept.end(&exit)
 	if err := x.write(agent.KindExit, exit); err != nil {
 		return err
 	}

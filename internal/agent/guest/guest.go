@@ -22,6 +22,7 @@ type Agent struct {
 	mu     sync.Mutex
 	cell   *cell.Cell
 	parked map[int]bool // pids of processes that wait for what to run
+	kept   []named      // programs that stay, in the order of their starts
 	stays  atomic.Bool  // the machine outlives the daemon
 
 	spread sync.Once
@@ -69,6 +70,8 @@ func (a *Agent) serve(conn net.Conn) {
 		err = a.processes(conn)
 	case agent.KindSignal:
 		err = a.signal(conn, b)
+	case agent.KindResume:
+		err = a.resume(conn, b)
 	case agent.KindPing:
 		err = agent.WriteJSON(conn, agent.KindOK, agent.Place{})
 	default:

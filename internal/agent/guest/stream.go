@@ -97,6 +97,7 @@ func (s *stream) send(b []byte) {
 	if keep == 0 {
 		return
 	}
+	s.x.kept.add(s.kind, b[:keep])
 	s.x.out.Lock()
 	defer s.x.out.Unlock()
 	_ = agent.WriteFrame(s.x.conn, s.kind, b[:keep]) // a daemon that is gone is noticed by who reads from it

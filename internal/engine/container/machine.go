@@ -270,6 +270,24 @@ func (m *machine) shortPath(f func(path string) error) error {
 	return f("/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + agentSocket)
 }
 
+// Resume implements engine.Machine.
+func (m *machine) Resume(ctx context.Context, execID string) (engine.Exec, error) {
+	known := m.Isolation() // its own process may be another by now
+	p := &place{m: m, id: execID, group: m.programs().Child(execID), known: &known}
+	m.mu.Lock()
+	delete(m.left, execID)
+	m.mu.Unlock()
+	var err error
+	if p.conn, err = m.dial(ctx); err != nil {
+		p.m.reclaim(execID, p.group)
+		return nil, err
+	}
+	if p.oom, err = p.group.OnOOM(); err == nil && p.oom != nil { // else the program, or its group, is gone
+		go p.watchOOM()
+	}
+	return p, nil
+}
+
 // Call implements engine.Machine.
 func (m *machine) Call(ctx context.Context) (*agent.Conn, error) { return m.dial(ctx) }
 

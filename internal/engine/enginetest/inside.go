@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"outpost.run/outpost/internal/agent"
@@ -81,7 +82,7 @@ os._exit(7)`)
 		began, ended := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(ended)
-			_, _, _ = x.Run(agent.Run{Argv: []string{"sh", "-c", "while :; do echo x; sleep 0.01; done"}, Dir: "/workspace", MaxOutput: 1 << 20, Stays: true},
+			_, _, _ = x.Run(agent.Run{Argv: []string{"sh", "-c", "while :; do echo x; sleep 0.01; done"}, Dir: "/workspace", MaxOutput: 1 << 20, Stays: "a loop"},
 				agent.Feed{Stdout: io.Discard, Stderr: io.Discard, Started: func() { close(began) }, Exited: func(agent.Exit) {}})
 		}()
 		<-began
@@ -100,6 +101,81 @@ os._exit(7)`)
 			}
 		}
 	}},
+	{"what a program that stays says while nobody listens is told to the next who does", func(s *suite) {
+		m := s.start(stateful)
+		id := execID()
+		x, err := m.Park(s.t.Context(), engine.ExecSpec{ID: id, User: "sandbox", Limits: Limits})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		code := `import os, sys, time
+for n in range(3000):
+    print(n, flush=True)
+    if n == 1000:
+        while not os.path.exists('go'): time.sleep(.01)
+print('said', 'x' * 100, file=sys.stderr)
+while not os.path.exists('on'): time.sleep(.01)
+os.write(1, b'y' * 2000000)
+while not os.path.exists('end'): time.sleep(.01)
+sys.exit(5)`
+		run := agent.Run{Argv: []string{"python3", "-c", code}, Dir: "/workspace", MaxOutput: 1 << 30, Stays: id}
+		heard, first := make(chan struct{}), &written{}
+		go func() {
+			defer close(heard)
+			_, _, _ = x.Run(run, agent.Feed{Stdout: first, Stderr: io.Discard, Started: func() {}, Exited: func(agent.Exit) {}})
+		}()
+		first.wait(s, 500)
+		x.Close()
+		<-heard
+		s.files(m, agent.FileOp{Verb: sandbox.PutFile, Path: "go"}, []byte("x"))
+		had := first.String()[:300] // as much as the one who died had put away
+		again := func(at int64) (out, errs *written, ended chan error) {
+			s.t.Helper()
+			x, err := m.Resume(s.t.Context(), id)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			out, errs, ended = &written{}, &written{}, make(chan error, 1)
+			go func() {
+				exit, _, err := x.Run(agent.Run{MaxOutput: 1 << 30}, agent.Feed{Stdout: out, Stderr: errs, Started: func() {}, Exited: func(agent.Exit) {}, Resume: &agent.Resume{Name: id, At: [2]int64{at, 0}}})
+				if err == nil && exit.Code != 5 {
+					err = fmt.Errorf("%+v", exit)
+				}
+				ended <- err
+				x.Close()
+			}()
+			return out, errs, ended
+		}
+		var want strings.Builder
+		for n := range 3000 {
+			fmt.Fprintln(&want, n)
+		}
+		out, errs, ended := again(int64(len(had)))
+		out.wait(s, want.Len()-len(had))
+		errs.wait(s, 106)
+		if had+out.String() != want.String() || !strings.HasPrefix(errs.String(), "said x") {
+			s.t.Errorf("%d bytes of %d, %q", len(had)+out.Len(), want.Len(), errs)
+		}
+		s.files(m, agent.FileOp{Verb: sandbox.PutFile, Path: "on"}, []byte("x"))
+		out.wait(s, want.Len()-len(had)+2_000_000)
+		late, _, lateEnded := again(int64(want.Len())) // another takes its turn; what it has is too old
+		if err := <-ended; sandbox.CodeOf(err) != sandbox.Lost {
+			s.t.Errorf("who followed before: %v", err)
+		}
+		s.files(m, agent.FileOp{Verb: sandbox.PutFile, Path: "end"}, []byte("x"))
+		if err := <-lateEnded; err != nil || late.Len() != 0 {
+			s.t.Errorf("after a loss: %v, %d bytes", err, late.Len())
+		}
+		x, err = m.Resume(s.t.Context(), execID())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer x.Close()
+		_, _, err = x.Run(run, agent.Feed{Stdout: io.Discard, Stderr: io.Discard, Resume: &agent.Resume{Name: "nobody"}})
+		if sandbox.CodeOf(err) != sandbox.NotFound {
+			s.t.Errorf("a program that is not known: %v", err)
+		}
+	}},
 	{"programs ignore no signal that nobody told them to", func(s *suite) {
 		s.says(s.start(), "print([l for l in open('/proc/self/status') if l.startswith(('SigIgn', 'SigBlk'))])", `['SigBlk:\t0000000000000000\n', 'SigIgn:\t0000000001001000\n']`) // Python's own: SIGPIPE and SIGXFSZ
 	}},
@@ -113,6 +189,38 @@ func (s *suite) call(m engine.Machine) *agent.Conn {
 	}
 	s.t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// written is what a program wrote until now.
+type written struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+// Write implements io.Writer.
+func (w *written) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(b)
+}
+
+func (w *written) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.String()
+}
+
+// Len is how many bytes they are.
+func (w *written) Len() int { return len(w.String()) }
+
+// wait returns when there are at least so many bytes.
+func (w *written) wait(s *suite, n int) {
+	s.t.Helper()
+	for end := time.Now().Add(patience); w.Len() < n; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("%d bytes, want %d", w.Len(), n)
+		}
+	}
 }
 
 // brought is what a call on files brings.

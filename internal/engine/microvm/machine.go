@@ -61,6 +61,15 @@ func (m *machine) Park(ctx context.Context, x engine.ExecSpec) (engine.Exec, err
 	return exec{inner, m}, nil
 }
 
+// Resume implements engine.Machine.
+func (m *machine) Resume(ctx context.Context, execID string) (engine.Exec, error) {
+	inner, err := m.link.Resume(ctx, execID)
+	if err != nil {
+		return nil, err
+	}
+	return exec{inner, m}, nil
+}
+
 // exec is one in the guest.
 type exec struct {
 	*link.Exec

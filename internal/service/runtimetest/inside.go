@@ -137,7 +137,7 @@ while True:
 		spec := s.spec(sandbox.Stateful)
 		id := s.create(spec)
 		started := make(chan struct{}, 1)
-		e := service.ExecSpec{ID: sandbox.NewID(sandbox.ExecPrefix), Command: []string{"sleep", "4004"}, Limits: Limits, MaxOutputBytes: 1 << 20, Background: true}
+		e := service.ExecSpec{ID: sandbox.NewID(sandbox.ExecPrefix), Command: []string{"sh", "-c", "echo began; sleep 4004; echo woke; exit 9"}, Limits: Limits, MaxOutputBytes: 1 << 20, Background: true}
 		e.Limits.TimeoutMS = 0
 		ended := make(chan error, 1)
 		go func() {
@@ -152,9 +152,30 @@ while True:
 		s.r = s.Reopen(s.t)
 		s.sync(spec)
 		s.t.Cleanup(func() { _ = s.r.Delete(context.WithoutCancel(s.t.Context()), id) })
-		if all, err := s.r.Processes(s.t.Context(), id); err != nil || len(all) != 1 || strings.Join(all[0].Command, " ") != "sleep 4004" {
-			s.t.Errorf("after a restart: %+v, %v", all, err)
+		all, err := s.r.Processes(s.t.Context(), id)
+		if err != nil || len(all) != 2 || strings.Join(all[1].Command, " ") != "sleep 4004" {
+			s.t.Fatalf("after a restart: %+v, %v", all, err)
 		}
+		e.Resume = &[2]int64{2, 0}
+		var said bytes.Buffer
+		outcome := make(chan service.ExecOutcome, 1)
+		go func() {
+			o, err := s.r.Exec(s.t.Context(), id, e, service.Streams{Stdout: &said, Stderr: io.Discard, Started: started})
+			if err != nil {
+				s.t.Error(err)
+			}
+			outcome <- o
+		}()
+		<-started
+		if err := s.r.Signal(s.t.Context(), id, all[1].Pid, 9); err != nil {
+			s.t.Error(err)
+		}
+		if o := <-outcome; o.ExitCode != 9 || o.StdoutBytes != 11 || !strings.HasPrefix(said.String(), "gan\n") || !strings.HasSuffix(said.String(), "woke\n") {
+			s.t.Errorf("%+v, said %q", o, said.String())
+		}
+		e.ID = sandbox.NewID(sandbox.ExecPrefix)
+		_, err = s.r.Exec(s.t.Context(), id, e, service.Streams{Stdout: io.Discard, Stderr: io.Discard})
+		s.refused("to resume what nobody knows", err, sandbox.Lost)
 	}},
 }
 

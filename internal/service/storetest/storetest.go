@@ -28,6 +28,7 @@ func Run(t *testing.T, open func(*testing.T) service.Store, reopen func(*testing
 		{"the answer of a call outlives the store", answerOutlives},
 		{"old calls expire", callsExpire},
 		{"the time of calls is their own", callsTime},
+		{"execs in the background outlive the store", execsOutlive},
 		{"moments and the clock outlive the store", clockOutlives},
 		{"events keep their order over a restart, and are used once", eventsInOrder},
 	} {
@@ -281,6 +282,26 @@ func callsTime(t *testing.T, s service.Store, _ func(*testing.T, service.Store) 
 	c.Begun = long.Add(time.Hour)
 	if _, fresh, err := s.BeginCall(t.Context(), c); !fresh || err != nil {
 		t.Errorf("after its hour: %v, %v", fresh, err)
+	}
+}
+
+func execsOutlive(t *testing.T, s service.Store, reopen func(*testing.T, service.Store) service.Store) {
+	ctx := t.Context()
+	var want []service.ExecNote
+	for _, id := range []string{"exec_b", "exec_a", "exec_gone"} {
+		want = append(want, service.ExecNote{ID: id, SandboxID: "sb_1", Namespace: "n", Language: "python", StartedAt: sandbox.Now(), Began: time.UnixMilli(1_700_000_000_123).UTC(), TimeoutMS: 1, MaxOutputBytes: 2, Keep: 3, Base64: true})
+		ok(t, s.PutExec(ctx, want[len(want)-1]))
+	}
+	want = want[:2]
+	want[0].EndedAt, want[0].Result = new(sandbox.Now()), &sandbox.ExecResult{ID: "exec_b", ExitCode: 5, Files: map[string]sandbox.FileContent{"f": []byte("x")}}
+	want[1].EndedAt, want[1].Error = new(sandbox.Now()), &sandbox.ErrorBody{Code: sandbox.Lost, Message: "m"}
+	for _, n := range want {
+		ok(t, s.PutExec(ctx, n))
+	}
+	ok(t, s.DeleteExec(ctx, "exec_gone"))
+	ok(t, s.DeleteExec(ctx, "exec_never"))
+	if diff := cmp.Diff(want, must(reopen(t, s).Execs(ctx))(t)); diff != "" {
+		t.Errorf("after a restart (-want +got):\n%s", diff)
 	}
 }
 

@@ -216,6 +216,15 @@ func (c *Client) Park(ctx context.Context, x engine.ExecSpec) (*Exec, error) {
 	return &Exec{c: c, id: x.ID, stream: agent.Parked(s.Conn, s.r), isolation: *a.Isolation, warm: a.Warm}, nil
 }
 
+// Resume is the place of an exec that a former daemon left running.
+func (c *Client) Resume(ctx context.Context, id string) (*Exec, error) {
+	s, _, err := c.call(ctx, request{Resume: id})
+	if err != nil {
+		return nil, err
+	}
+	return &Exec{c: c, id: id, stream: agent.Parked(s.Conn, s.r), isolation: c.Isolation(ctx)}, nil
+}
+
 // Exec implements engine.Exec but for what the engine adds to Isolation.
 type Exec struct {
 	c         *Client

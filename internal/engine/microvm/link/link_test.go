@@ -121,6 +121,9 @@ type machine struct {
 func (m machine) Park(ctx context.Context, x engine.ExecSpec) (engine.Exec, error) {
 	return m.link.Park(ctx, x)
 }
+func (m machine) Resume(ctx context.Context, id string) (engine.Exec, error) {
+	return m.link.Resume(ctx, id)
+}
 func (m machine) Warm(ctx context.Context, w agent.Warm) error     { return m.link.Warm(ctx, w) }
 func (m machine) Attach(ctx context.Context, x engine.Mount) error { return m.link.Attach(ctx, x) }
 func (m machine) Detach(ctx context.Context, path string) error {

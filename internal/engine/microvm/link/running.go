@@ -58,12 +58,9 @@ func (x *running) serve() {
 		select {
 		case <-ended: // what it left in the background stays, if the machine does
 		default: // nobody is there any more
-			switch {
-			case run.Stays:
-				_ = x.s.SetDeadline(past) // what it says is dropped, and holds it up nowhere
-			case run.Terminal != nil:
-				x.x.Close() // its session hears of it
-			default:
+			if run.Stays != "" || run.Terminal != nil { // it goes on for who asks for it again, its session hears of it
+				x.x.Close()
+			} else {
 				_ = x.x.Kill()
 			}
 		}

@@ -136,6 +136,8 @@ func (g *Guest) answer(ctx context.Context, q request) (a answer, then func(*con
 	switch {
 	case q.Park != nil:
 		return g.park(ctx, m, *q.Park)
+	case q.Resume != "":
+		return g.resume(ctx, m, q.Resume)
 	case q.Kill != "":
 		if x := g.exec(q.Kill); x != nil {
 			err = x.Kill()
@@ -236,17 +238,41 @@ func (g *Guest) park(ctx context.Context, m engine.Machine, spec engine.ExecSpec
 	if err != nil {
 		return a, nil, err
 	}
-	g.mu.Lock()
-	g.execs[spec.ID] = x
-	g.mu.Unlock()
+	done := g.note(spec.ID, x)
 	i := x.Isolation()
 	return answer{Isolation: &i, Warm: x.Warm()}, func(s *conn) {
-		defer func() {
-			g.mu.Lock()
-			delete(g.execs, spec.ID)
-			g.mu.Unlock()
-			x.Close()
-		}()
+		defer done()
 		(&running{x: x, s: s.Conn, r: s.r}).serve()
+	}, nil
+}
+
+// note keeps an exec for Kill and Usage; done closes it.
+func (g *Guest) note(id string, x engine.Exec) (done func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.execs[id] = x
+	return func() {
+		g.mu.Lock()
+		delete(g.execs, id)
+		g.mu.Unlock()
+		x.Close()
+	}
+}
+
+// resume is a call to the agent that asks for a program that stays; the place is for Kill and Usage.
+func (g *Guest) resume(ctx context.Context, m engine.Machine, id string) (answer, func(*conn), error) {
+	x, err := m.Resume(ctx, id)
+	if err != nil {
+		return answer{}, nil, err
+	}
+	done := g.note(id, x)
+	a, pass, err := g.pass(ctx, m)
+	if err != nil {
+		done()
+		return a, nil, err
+	}
+	return a, func(s *conn) {
+		defer done()
+		pass(s)
 	}, nil
 }

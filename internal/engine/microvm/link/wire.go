@@ -44,6 +44,7 @@ type request struct {
 	Rehearse  *engine.MachineSpec `json:",omitempty"`
 	Start     *engine.MachineSpec `json:",omitempty"`
 	Park      *engine.ExecSpec    `json:",omitempty"` // then the stream is the exec's, as of an agent that has parked
+	Resume    string              `json:",omitempty"` // the exec's id; then the stream is a connection to the machine's agent
 	Kill      string              `json:",omitempty"` // the exec's id
 	Usage     string              `json:",omitempty"` // the exec's id
 	Warm      *agent.Warm         `json:",omitempty"`
