@@ -161,7 +161,8 @@ func openQueue(ctx context.Context, c config.Config, log *slog.Logger) (*jobs.Qu
 	}
 	return jobs.Open(ctx, jobs.Options{
 		Dir: filepath.Join(c.DataDir, "jobs"), Concurrency: c.Jobs.Concurrency, PerNamespace: c.Jobs.ConcurrencyPerNamespace,
-		MaxQueued: c.Jobs.MaxQueued, MaxQueuedInAll: c.Jobs.MaxQueuedInAll, Keep: time.Duration(c.Jobs.ResultsTTLHours) * time.Hour,
+		MaxQueued: c.Jobs.MaxQueued, MaxQueuedInAll: c.Jobs.MaxQueuedInAll, MaxQueuedBytes: int64(c.Jobs.MaxQueuedMB) << 20,
+		Keep: time.Duration(c.Jobs.ResultsTTLHours) * time.Hour, KeepBytes: int64(c.Jobs.ResultsMB) << 20,
 		Secret: secret, CallbackAllow: c.Jobs.Callbacks(), Log: log,
 	})
 }

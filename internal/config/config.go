@@ -170,9 +170,11 @@ type Pool struct {
 // Jobs bounds the queue.
 type Jobs struct {
 	Concurrency             int      `json:"concurrency" minimum:"1" doc:"jobs that run at once"`
-	ConcurrencyPerNamespace int      `json:"concurrency_per_namespace" minimum:"0" doc:"jobs of one namespace that run at once; 0: as many as there are"`
+	ConcurrencyPerNamespace int      `json:"concurrency_per_namespace" minimum:"0" doc:"jobs of one namespace that run at once; 0: half of concurrency"`
 	MaxQueued               int      `json:"max_queued" minimum:"1" doc:"jobs of one namespace that wait"`
 	MaxQueuedInAll          int      `json:"max_queued_in_all" minimum:"1" doc:"jobs of all namespaces that wait"`
+	MaxQueuedMB             int      `json:"max_queued_mb" minimum:"1" doc:"MiB of what was submitted of the jobs of one namespace that wait; eight times that of all"`
+	ResultsMB               int      `json:"results_mb" minimum:"1" doc:"MiB of results that are kept, and half of that of one namespace: the oldest go before their time"`
 	ResultsTTLHours         int      `json:"results_ttl_hours" minimum:"1" doc:"how long a job and its result are kept after its end"`
 	CallbackAllow           []string `json:"callback_allow" doc:"blocks of addresses that callbacks may be sent to although they are not public, as 10.0.0.0/8"`
 }
@@ -227,7 +229,7 @@ func Default() Config {
 		},
 		Ports: Ports{Bind: "127.0.0.1", Range: "31000-31999"}, Engines: Engines{Default: "container", MicroVM: MicroVM{VMM: "firecracker", Snapshots: true}},
 		Compiled: Compiled{KeepMB: 1024}, Output: Output{StreamMB: 256, KeepMB: 4096},
-		Pool: Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, MaxQueued: 100_000, MaxQueuedInAll: 1_000_000, ResultsTTLHours: 168},
+		Pool: Pool{MaxIdle: 64, MaxMemoryMB: 2048}, Jobs: Jobs{Concurrency: 8, MaxQueued: 100_000, MaxQueuedInAll: 1_000_000, MaxQueuedMB: 256, ResultsTTLHours: 168, ResultsMB: 4096},
 		Disk: Disk{ReserveMB: 1024, Overcommit: 10}, DrainSecs: 30, Log: Log{Format: "text", Level: "info"},
 		Metrics: Metrics{Access: "operator"}, Tracing: Tracing{Sample: 1},
 	}

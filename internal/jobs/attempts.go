@@ -17,17 +17,25 @@ import (
 // backoff is how long a job waits before its next attempt.
 type backoff struct {
 	first, most time.Duration // after a failed attempt; doubled each time, and by a fifth more or less
-	busy        time.Duration // where there was no room
+	busy        time.Duration // where there was no room; doubled each time, to busiest
+	busiest     time.Duration
 }
 
-var usualBackoff = backoff{first: time.Second, most: 5 * time.Minute, busy: 500 * time.Millisecond}
+var usualBackoff = backoff{first: time.Second, most: 5 * time.Minute, busy: 500 * time.Millisecond, busiest: time.Minute}
 
-func (b backoff) after(failed int) time.Duration {
-	d := b.most
-	if failed < 20 {
-		d = min(d, b.first<<(failed-1))
+// maxStalled is how often in a row a job may find no room: about a day.
+const maxStalled = 24 * 60
+
+func (b backoff) after(failed int) time.Duration { return grown(b.first, b.most, failed) }
+
+func (b backoff) afterStall(stalled int) time.Duration { return grown(b.busy, b.busiest, stalled) }
+
+// grown is first, doubled with each time after the first, but no more than most; a fifth more or less.
+func grown(first, most time.Duration, times int) time.Duration {
+	if times < 20 {
+		most = min(most, first<<(times-1))
 	}
-	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
+	return time.Duration(float64(most) * (0.8 + 0.4*rand.Float64()))
 }
 
 // notDue are the first and last moment, in Unix milliseconds, between which something that waits lies: what is further off than any
@@ -57,7 +65,7 @@ func (q *Queue) recover(ctx context.Context) error {
 	}{
 		{`DELETE FROM river_job`, nil},
 		{`UPDATE jobs SET cut = cut + 1 WHERE status = 'running'`, nil},
-		{`UPDATE jobs SET status = 'failed', finished_at = ?, error = ?, callback_left = ` + triesToTell + ` WHERE status = 'running' AND cut > ?`, []any{sandbox.Now().String(), lost, maxCut}},
+		{`UPDATE jobs SET status = 'failed', ` + ends + `, error = ?, size = coalesce(length(result), 0) WHERE status = 'running' AND cut > ?`, []any{sandbox.Now().String(), lost, maxCut}},
 		{`UPDATE jobs SET status = 'queued', handed = 0, due = 0 WHERE status IN ('running', 'queued')`, nil},
 	} {
 		if _, err := tx.ExecContext(ctx, step.sql, step.values...); err != nil {
@@ -101,6 +109,9 @@ func (q *Queue) handOut(ctx context.Context) (bool, error) {
 	if full {
 		return false, nil
 	}
+	if err := q.ripen(ctx); err != nil {
+		return false, err
+	}
 	waiting, err := q.waiting(ctx)
 	if err != nil {
 		return false, err
@@ -110,10 +121,11 @@ func (q *Queue) handOut(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	var id string
-	err = q.db.QueryRowContext(ctx, `UPDATE jobs SET handed = 1 WHERE seq = (SELECT seq FROM jobs WHERE namespace = ? AND status = 'queued' AND handed = 0 AND NOT due BETWEEN ? AND ? ORDER BY priority DESC, seq LIMIT 1) RETURNING id`,
-		append([]any{namespace}, notDue()...)...).Scan(&id)
+	err = q.db.QueryRowContext(ctx, `UPDATE jobs SET handed = 1 WHERE seq = (SELECT seq FROM jobs WHERE namespace = ? AND status = 'queued' AND handed = 0 AND due = 0 ORDER BY priority DESC, seq LIMIT 1) RETURNING id`, namespace).Scan(&id)
 	if err == nil {
-		_, err = q.river.Insert(ctx, args{ID: id, Namespace: namespace}, nil)
+		if _, err = q.river.Insert(ctx, args{ID: id, Namespace: namespace}, nil); err != nil {
+			q.takeBack(ctx, id)
+		}
 	}
 	if err != nil {
 		q.giveBack(namespace)
@@ -125,17 +137,53 @@ func (q *Queue) handOut(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
+// takeBack undoes that a job was handed out.
+func (q *Queue) takeBack(ctx context.Context, id string) {
+	q.insist(id, func() error {
+		_, err := q.db.ExecContext(context.WithoutCancel(ctx), `UPDATE jobs SET handed = 0 WHERE id = ? AND status = 'queued'`, id)
+		return err
+	})
+}
+
+// insistEvery is how often what must be noted is tried.
+const insistEvery = time.Second
+
+// insist does what must be noted of a job, once the disk lets it; the queue's end ends it, and the next start repeats the attempt.
+func (q *Queue) insist(id string, note func() error) {
+	for {
+		err := note()
+		if err == nil {
+			return
+		}
+		q.o.Log.Error("what became of a job could not be noted", "job", id, "error", err)
+		select {
+		case <-time.After(insistEvery):
+		case <-q.ctx.Done():
+			return
+		}
+	}
+}
+
+// ripen marks what has become due, so that the index of what may begin has nothing else.
+func (q *Queue) ripen(ctx context.Context) error {
+	var any bool
+	if err := q.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM jobs WHERE due > 0 AND NOT due BETWEEN ? AND ?)`, notDue()...).Scan(&any); err != nil || !any {
+		return err
+	}
+	_, err := q.db.ExecContext(ctx, `UPDATE jobs SET due = 0 WHERE due > 0 AND NOT due BETWEEN ? AND ?`, notDue()...)
+	return err
+}
+
 // waiting are the namespaces that have a job which is due.
 func (q *Queue) waiting(ctx context.Context) (all []string, err error) {
 	// A skip scan: one step of the index for each namespace, however many jobs it has.
 	rows, err := q.db.QueryContext(ctx, `
 		WITH RECURSIVE spaces(namespace) AS (
-			SELECT min(namespace) FROM jobs WHERE status = 'queued' AND handed = 0
+			SELECT min(namespace) FROM jobs WHERE status = 'queued' AND handed = 0 AND due = 0
 			UNION ALL
-			SELECT (SELECT min(namespace) FROM jobs WHERE status = 'queued' AND handed = 0 AND namespace > spaces.namespace) FROM spaces WHERE spaces.namespace IS NOT NULL
+			SELECT (SELECT min(namespace) FROM jobs WHERE status = 'queued' AND handed = 0 AND due = 0 AND namespace > spaces.namespace) FROM spaces WHERE spaces.namespace IS NOT NULL
 		)
-		SELECT namespace FROM spaces WHERE namespace IS NOT NULL
-			AND EXISTS (SELECT 1 FROM jobs WHERE jobs.namespace = spaces.namespace AND status = 'queued' AND handed = 0 AND NOT due BETWEEN ? AND ?)`, notDue()...)
+		SELECT namespace FROM spaces WHERE namespace IS NOT NULL`)
 	if err != nil {
 		return nil, err
 	}
@@ -198,40 +246,54 @@ func (q *Queue) attempt(ctx context.Context, a args) error {
 		close(mine.done)
 	}()
 	var text []byte
-	var tries, cut, most int
-	err := q.db.QueryRowContext(last, `UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = ? WHERE id = ? AND status = 'queued' RETURNING spec, attempts, cut, max_attempts`,
-		sandbox.Now().String(), a.ID).Scan(&text, &tries, &cut, &most)
-	if errors.Is(err, sql.ErrNoRows) { // it was cancelled
+	var h history
+	err := q.db.QueryRowContext(last, `UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = ? WHERE id = ? AND status = 'queued' RETURNING spec, attempts, cut, stalled, max_attempts`,
+		sandbox.Now().String(), a.ID).Scan(&text, &h.tries, &h.cut, &h.stalled, &h.most)
+	switch {
+	case errors.Is(err, sql.ErrNoRows): // it was cancelled
+		return nil
+	case err != nil:
+		q.o.Log.Error("a job could not begin", "job", a.ID, "error", err)
+		q.takeBack(last, a.ID)
 		return nil
 	}
 	var j service.JobSpec
-	if err == nil {
-		err = json.Unmarshal(text, &j)
+	var o service.JobOutcome
+	if err := json.Unmarshal(text, &j); err != nil {
+		o.Err = internal(err)
+	} else {
+		j.Attempt = h.tries
+		o = q.run(ctx, j)
 	}
-	if err != nil {
-		return err
-	}
-	o := q.run(ctx, j)
-	q.mu.Lock()
-	cancelled := mine.cancelled
-	q.mu.Unlock()
-	if err := q.note(last, a.ID, judge(o, cancelled, tries, cut, most), o); err != nil {
-		q.o.Log.Error("the end of a job's attempt could not be noted; the next start repeats it", "job", a.ID, "error", err)
-	}
+	q.insist(a.ID, func() error {
+		q.mu.Lock()
+		cancelled := mine.cancelled
+		q.mu.Unlock()
+		return q.note(last, a.ID, judge(o, cancelled, h), o)
+	})
 	return nil
+}
+
+// history is what came of a job until now.
+type history struct {
+	tries   int // attempts, the last one included
+	cut     int // of them, cut off by the end of their machines
+	stalled int // tries since the last attempt that found no room
+	most    int // attempts that may fail
 }
 
 // verdict is what becomes of a job after an attempt.
 type verdict struct {
 	status sandbox.JobStatus
 	// Where another attempt follows, what the last one counts as:
-	cut    int // 1: it was cut off by the server's end
-	unmade int // 1: it did not begin
-	failed int // it failed, as so many did by now
+	cut     int // 1: it was cut off by the end of its machine, or the server's
+	unmade  int // 1: it did not begin
+	stalled int // it did not begin, as so often since the last that did
+	failed  int // it failed, as so many did by now
 }
 
-// judge says what becomes of a job after its tries-th attempt, of which cut were cut off and at most most may fail.
-func judge(o service.JobOutcome, cancelled bool, tries, cut, most int) verdict {
+// judge says what becomes of a job after an attempt.
+func judge(o service.JobOutcome, cancelled bool, h history) verdict {
 	switch code := sandbox.CodeOf(o.Err); {
 	case cancelled:
 		return verdict{status: sandbox.JobCancelled}
@@ -240,10 +302,13 @@ func judge(o service.JobOutcome, cancelled bool, tries, cut, most int) verdict {
 	case o.Err == nil && o.Result.ExitCode == 0 && o.Result.TerminationReason == sandbox.Exited:
 		return verdict{status: sandbox.JobSucceeded}
 	case code == sandbox.Capacity, code == sandbox.QuotaExceeded, code == sandbox.ImagePreparing, code == sandbox.ShuttingDown:
-		return verdict{status: sandbox.JobQueued, unmade: 1}
-	case tries-cut < most && (o.Err == nil || code == sandbox.Lost || code == sandbox.Internal):
-		return verdict{status: sandbox.JobQueued, failed: tries - cut}
-	case code == sandbox.Lost && cut < maxCut:
+		if h.stalled >= maxStalled {
+			return verdict{status: sandbox.JobFailed}
+		}
+		return verdict{status: sandbox.JobQueued, unmade: 1, stalled: h.stalled + 1}
+	case h.tries-h.cut < h.most && (o.Err == nil || code == sandbox.Lost || code == sandbox.Internal):
+		return verdict{status: sandbox.JobQueued, failed: h.tries - h.cut}
+	case code == sandbox.Lost && h.cut < maxCut:
 		return verdict{status: sandbox.JobQueued, cut: 1}
 	case o.Err == nil && o.Result.TimedOut:
 		return verdict{status: sandbox.JobTimedOut}
@@ -251,16 +316,16 @@ func judge(o service.JobOutcome, cancelled bool, tries, cut, most int) verdict {
 	return verdict{status: sandbox.JobFailed}
 }
 
-// note writes what became of a job.
+// note writes what became of a job. The result stays that of the last attempt that had one.
 func (q *Queue) note(ctx context.Context, id string, v verdict, o service.JobOutcome) error {
 	var result, text any
-	inFile := false
+	size, inFile := 0, false
 	if o.Result != nil {
 		b, err := json.Marshal(o.Result)
 		if err != nil {
 			return err
 		}
-		if result = b; len(b) > inRow {
+		if size, result = len(b), b; len(b) > inRow {
 			if err := writeThrough(q.file(id), b); err != nil {
 				return err
 			}
@@ -274,18 +339,30 @@ func (q *Queue) note(ctx context.Context, id string, v verdict, o service.JobOut
 		}
 		text = b
 	}
+	have := ``
+	values := []any{text}
+	if o.Result != nil {
+		have, values = `, result = ?, in_file = ?`, append(values, result, inFile)
+	}
 	if v.status != sandbox.JobQueued {
-		_, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, finished_at = ?, result = ?, in_file = ?, error = ?, callback_left = `+triesToTell+` WHERE id = ?`,
-			v.status, sandbox.Now().String(), result, inFile, text, id)
+		if o.Result != nil {
+			have, values = have+`, size = ?`, append(values, size)
+		} else {
+			have += `, size = coalesce(length(result), 0)`
+		}
+		_, err := q.db.ExecContext(ctx, `UPDATE jobs SET error = ?`+have+`, status = ?, `+ends+` WHERE id = ?`, append(values, v.status, sandbox.Now().String(), id)...)
 		q.stir()
 		return err
 	}
 	wait := q.back.busy
-	if v.failed > 0 {
+	switch {
+	case v.failed > 0:
 		wait = q.back.after(v.failed)
+	case v.stalled > 0:
+		wait = q.back.afterStall(v.stalled)
 	}
-	_, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = 'queued', handed = 0, cut = cut + ?, attempts = attempts - ?, due = ?, result = ?, in_file = ?, error = ? WHERE id = ?`,
-		v.cut, v.unmade, time.Now().Add(wait).UnixMilli(), result, inFile, text, id)
+	_, err := q.db.ExecContext(ctx, `UPDATE jobs SET error = ?`+have+`, status = 'queued', handed = 0, cut = cut + ?, attempts = attempts - ?, stalled = ?, due = ? WHERE id = ?`,
+		append(values, v.cut, v.unmade, v.stalled, time.Now().Add(wait).UnixMilli(), id)...)
 	return err
 }
 

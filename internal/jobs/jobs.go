@@ -34,10 +34,12 @@ var migrations embed.FS
 type Options struct {
 	Dir            string // of its files; only its owner may read them
 	Concurrency    int    // attempts at once
-	PerNamespace   int    // of one namespace; 0: Concurrency
+	PerNamespace   int    // of one namespace; 0: half of Concurrency
 	MaxQueued      int    // jobs of one namespace that wait
 	MaxQueuedInAll int
+	MaxQueuedBytes int64         // of the jobs of one namespace that wait; eight times that of all
 	Keep           time.Duration // how long a job is known after its end
+	KeepBytes      int64         // of results, of all namespaces; half of that of one: the oldest go before their time
 	Secret         []byte        // what the keys of callbacks are made from
 	CallbackAllow  []netip.Prefix
 	Log            *slog.Logger
@@ -62,7 +64,7 @@ type Queue struct {
 	all     int            // of them
 	turn    []string       // namespaces in the order of their turns
 	running map[string]*attempt
-	wait    int // jobs of all namespaces that wait, as they were counted, and those submitted since
+	wait    amount // what waits of all namespaces, as it was counted, and what was submitted since
 	counted time.Time
 }
 
@@ -78,7 +80,7 @@ type attempt struct {
 // Open opens the queue's files and makes them where they are missing.
 func Open(ctx context.Context, o Options) (*Queue, error) {
 	if o.PerNamespace <= 0 {
-		o.PerNamespace = o.Concurrency
+		o.PerNamespace = (o.Concurrency + 1) / 2
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err

@@ -33,11 +33,14 @@ type world struct {
 func openWorld(t *testing.T, change func(*Options)) *world {
 	t.Helper()
 	w := &world{T: t, o: Options{
-		Dir: t.TempDir(), Concurrency: 4, MaxQueued: 100_000, MaxQueuedInAll: 1_000_000, Keep: time.Hour, Secret: []byte("secret"),
+		Dir: t.TempDir(), Concurrency: 4, MaxQueued: 100_000, MaxQueuedInAll: 1_000_000, MaxQueuedBytes: 1 << 30, Keep: time.Hour, KeepBytes: 1 << 30, Secret: []byte("secret"),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}}
 	if change != nil {
 		change(&w.o)
+	}
+	if w.o.PerNamespace == 0 {
+		w.o.PerNamespace = w.o.Concurrency
 	}
 	w.run = func(context.Context, service.JobSpec) service.JobOutcome { return exits(0) }
 	w.open()
@@ -51,7 +54,7 @@ func (w *world) open() {
 	if err != nil {
 		w.Fatal(err)
 	}
-	q.back = backoff{first: time.Millisecond, most: 10 * time.Millisecond, busy: time.Millisecond}
+	q.back = backoff{first: time.Millisecond, most: 10 * time.Millisecond, busy: time.Millisecond, busiest: 10 * time.Millisecond}
 	w.Queue = q
 }
 

@@ -33,8 +33,8 @@ func (q *Queue) Submit(ctx context.Context, j service.JobSpec) (sandbox.Job, err
 	if err := q.room(ctx, tx, j.Namespace); err != nil {
 		return sandbox.Job{}, err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO jobs (id, namespace, sandbox_id, status, priority, max_attempts, created_at, spec) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		j.ID, j.Namespace, j.Request.SandboxID, sandbox.JobQueued, j.Priority, j.MaxAttempts, sandbox.Now().String(), spec)
+	_, err = tx.ExecContext(ctx, `INSERT INTO jobs (id, namespace, sandbox_id, status, priority, max_attempts, created_at, spec, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		j.ID, j.Namespace, j.Request.SandboxID, sandbox.JobQueued, j.Priority, j.MaxAttempts, sandbox.Now().String(), spec, len(spec))
 	if err == nil {
 		err = tx.Commit()
 	}
@@ -42,17 +42,29 @@ func (q *Queue) Submit(ctx context.Context, j service.JobSpec) (sandbox.Job, err
 		return sandbox.Job{}, internal(err)
 	}
 	q.mu.Lock()
-	q.wait++
+	q.wait.jobs++
+	q.wait.bytes += int64(len(spec))
 	q.mu.Unlock()
 	q.stir()
 	job, _, err := q.Job(ctx, j.Namespace, j.ID)
 	return job, err
 }
 
+// amount is how much waits.
+type amount struct {
+	jobs  int
+	bytes int64
+}
+
+const waits = `SELECT count(*), coalesce(sum(size), 0) FROM jobs WHERE status = 'queued' AND handed = 0`
+
+// allShare is how much more may wait of all namespaces than of one, in bytes.
+const allShare = 8
+
 // room refuses what the queue does not hold.
 func (q *Queue) room(ctx context.Context, tx *sql.Tx, namespace string) error {
-	var mine, all int
-	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM jobs WHERE status = 'queued' AND handed = 0 AND namespace = ?`, namespace).Scan(&mine)
+	var mine, all amount
+	err := tx.QueryRowContext(ctx, waits+` AND namespace = ?`, namespace).Scan(&mine.jobs, &mine.bytes)
 	if err == nil {
 		all, err = q.inAll(ctx, tx)
 	}
@@ -60,9 +72,11 @@ func (q *Queue) room(ctx context.Context, tx *sql.Tx, namespace string) error {
 	switch {
 	case err != nil:
 		return internal(err)
-	case mine >= q.o.MaxQueued:
-		full = sandbox.Errorf(sandbox.QuotaExceeded, nil, "the namespace has %d jobs that wait already (jobs.max_queued); wait for some to begin", mine)
-	case all >= q.o.MaxQueuedInAll:
+	case mine.jobs >= q.o.MaxQueued:
+		full = sandbox.Errorf(sandbox.QuotaExceeded, nil, "the namespace has %d jobs that wait already (jobs.max_queued); wait for some to begin", mine.jobs)
+	case mine.bytes >= q.o.MaxQueuedBytes:
+		full = sandbox.Errorf(sandbox.QuotaExceeded, nil, "the jobs of the namespace that wait have %d MiB already (jobs.max_queued_mb); wait for some to begin", mine.bytes>>20)
+	case all.jobs >= q.o.MaxQueuedInAll, all.bytes >= allShare*q.o.MaxQueuedBytes:
 		full = sandbox.Errorf(sandbox.Capacity, nil, "the queue is full; try again in a moment")
 	default:
 		return nil
@@ -74,13 +88,13 @@ func (q *Queue) room(ctx context.Context, tx *sql.Tx, namespace string) error {
 // countEvery is how old the number of all jobs that wait may be: to count a million takes a while.
 const countEvery = time.Second
 
-// inAll is about how many jobs of all namespaces wait.
-func (q *Queue) inAll(ctx context.Context, tx *sql.Tx) (int, error) {
+// inAll is about how much of all namespaces waits.
+func (q *Queue) inAll(ctx context.Context, tx *sql.Tx) (amount, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if time.Since(q.counted) >= countEvery {
-		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM jobs WHERE status = 'queued' AND handed = 0`).Scan(&q.wait); err != nil {
-			return 0, err
+		if err := tx.QueryRowContext(ctx, waits).Scan(&q.wait.jobs, &q.wait.bytes); err != nil {
+			return amount{}, err
 		}
 		q.counted = time.Now()
 	}
@@ -193,34 +207,50 @@ func (q *Queue) Jobs(ctx context.Context, x service.JobQuery) ([]sandbox.Job, in
 	return all, total, internal(rows.Err())
 }
 
+// State implements service.Queue.
+func (q *Queue) State(ctx context.Context, namespace, id string) (status sandbox.JobStatus, err error) {
+	err = q.lists.QueryRowContext(ctx, `SELECT status FROM jobs WHERE id = ? AND namespace = ?`, id, namespace).Scan(&status)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", noJob()
+	}
+	return status, internal(err)
+}
+
 // Cancel implements service.Queue.
 func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, error) {
-	r, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, finished_at = ?, callback_due = 0, callback_left = `+triesToTell+` WHERE id = ? AND namespace = ? AND status = 'queued'`,
-		sandbox.JobCancelled, sandbox.Now().String(), id, namespace)
-	if err != nil {
-		return sandbox.Job{}, internal(err)
-	}
-	if n, _ := r.RowsAffected(); n == 0 {
-		j, _, err := q.Job(ctx, namespace, id)
+	for try := 0; ; try++ {
+		r, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, `+ends+`, callback_due = 0, size = coalesce(length(result), 0) WHERE id = ? AND namespace = ? AND status = 'queued'`,
+			sandbox.JobCancelled, sandbox.Now().String(), id, namespace)
 		if err != nil {
+			return sandbox.Job{}, internal(err)
+		}
+		n, _ := r.RowsAffected()
+		status, err := q.State(ctx, namespace, id)
+		switch {
+		case err != nil:
+			return sandbox.Job{}, err
+		case try == 0 && n == 0 && status.Ended():
+			return sandbox.Job{}, sandbox.Errorf(sandbox.AlreadyFinished, nil, "the job has ended already: %s", status)
+		case status.Ended() || try == 2 || !q.cancelRunning(ctx, id): // else an attempt that was judged before may have put it back
+			q.stir()
+			j, _, err := q.Job(ctx, namespace, id)
 			return j, err
 		}
-		if j.Status.Ended() {
-			return j, sandbox.Errorf(sandbox.AlreadyFinished, nil, "the job has ended already: %s", j.Status)
-		}
-		q.cancelRunning(ctx, id)
 	}
-	q.stir()
-	j, _, err := q.Job(ctx, namespace, id)
-	return j, err
 }
+
+// ends is what becomes of a job that ends at a time; SQL. Of what was submitted only that stays which its end is told by.
+var ends = `finished_at = ?, stalled = 0, callback_left = ` + triesToTell + `, spec = CAST(json_object('ID', id, 'Namespace', namespace,
+	'CallbackURL', json_extract(CAST(spec AS TEXT), '$.CallbackURL'),
+	'Request', json_object('output_encoding', json_extract(CAST(spec AS TEXT), '$.Request.output_encoding'))) AS BLOB)`
 
 // triesToTell is how often a job's end is told of until it is heard, where it is to be told at all; SQL.
 var triesToTell = fmt.Sprintf(`CASE WHEN json_extract(CAST(spec AS TEXT), '$.CallbackURL') <> '' THEN %d ELSE 0 END`, callbackTries)
 
 const cancelPatience = 2 * time.Second
 
-func (q *Queue) cancelRunning(ctx context.Context, id string) {
+// cancelRunning ends the attempt that runs, and says whether it is over.
+func (q *Queue) cancelRunning(ctx context.Context, id string) bool {
 	q.mu.Lock()
 	a := q.running[id]
 	if a != nil {
@@ -229,13 +259,15 @@ func (q *Queue) cancelRunning(ctx context.Context, id string) {
 	}
 	q.mu.Unlock()
 	if a == nil {
-		return
+		return true
 	}
 	select {
 	case <-a.done:
+		return true
 	case <-ctx.Done():
 	case <-time.After(cancelPatience):
 	}
+	return false
 }
 
 // forgetOld removes jobs whose time is over, with their files, until the queue closes.
@@ -256,6 +288,14 @@ func (q *Queue) forget(ctx context.Context, before time.Time) error {
 	_, err := q.db.ExecContext(ctx, `DELETE FROM jobs WHERE finished_at < ?`, sandbox.At(before).String())
 	if err != nil {
 		return err
+	}
+	for partition, most := range map[string]int64{"PARTITION BY namespace": q.o.KeepBytes / 2, "": q.o.KeepBytes} {
+		_, err := q.db.ExecContext(ctx, `DELETE FROM jobs WHERE seq IN (
+			SELECT seq FROM (SELECT seq, sum(size) OVER (`+partition+` ORDER BY finished_at DESC, seq DESC) AS newer FROM jobs WHERE finished_at IS NOT NULL) WHERE newer > ?
+		)`, most)
+		if err != nil {
+			return err
+		}
 	}
 	return q.sweep(ctx)
 }

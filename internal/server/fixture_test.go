@@ -180,7 +180,7 @@ func start(t *testing.T, change func(*settings)) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	queue, err := jobs.Open(t.Context(), jobs.Options{Dir: t.TempDir(), Concurrency: 2, MaxQueued: 5, MaxQueuedInAll: 8, Keep: time.Hour, Secret: []byte("s"), Log: log})
+	queue, err := jobs.Open(t.Context(), jobs.Options{Dir: t.TempDir(), Concurrency: 2, PerNamespace: 2, MaxQueued: 5, MaxQueuedInAll: 8, MaxQueuedBytes: 1 << 30, Keep: time.Hour, KeepBytes: 1 << 30, Secret: []byte("s"), Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
