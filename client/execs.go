@@ -144,16 +144,20 @@ type Output struct {
 	io.ReadCloser       // its bytes
 	Next          int64 // the offset after them
 	Finished      bool  // no more can come
+	Attempt       int   // of a job: whose output it is; 0: none began, or it is an exec's
 }
 
 // ExecOutput gives what there is of a stream (stdout or stderr) of an exec from an offset on; where there is nothing yet it waits for
 // that long.
 func (c *Client) ExecOutput(ctx context.Context, id, execID, stream string, offset int64, wait time.Duration) (Output, error) {
-	return c.output(ctx, c.inNamespace(id, "execs", execID, "output"), stream, offset, wait)
+	return c.output(ctx, c.inNamespace(id, "execs", execID, "output"), stream, offset, 0, wait)
 }
 
-func (c *Client) output(ctx context.Context, path, stream string, offset int64, wait time.Duration) (Output, error) {
+func (c *Client) output(ctx context.Context, path, stream string, offset int64, attempt int, wait time.Duration) (Output, error) {
 	q := url.Values{"stream": {stream}, "offset": {strconv.FormatInt(offset, 10)}, "wait_ms": {strconv.FormatInt(wait.Milliseconds(), 10)}}
+	if attempt > 0 {
+		q.Set("attempt", strconv.Itoa(attempt))
+	}
 	res, err := c.send(ctx, http.MethodGet, path+"?"+q.Encode(), nil, nil)
 	if err != nil {
 		return Output{}, err
@@ -163,18 +167,27 @@ func (c *Client) output(ctx context.Context, path, stream string, offset int64, 
 		res.Body.Close()
 		return Output{}, fmt.Errorf("%s answered without X-Next-Offset", path)
 	}
-	return Output{res.Body, next, res.Header.Get("X-Finished") == "true"}, nil
+	attempt, _ = strconv.Atoi(res.Header.Get("X-Attempt"))
+	return Output{res.Body, next, res.Header.Get("X-Finished") == "true", attempt}, nil
 }
 
 // FollowExec copies a stream of an exec from an offset on to to until the program has ended. A connection that breaks is made anew where
 // the last one ended.
 func (c *Client) FollowExec(ctx context.Context, id, execID, stream string, offset int64, to io.Writer) error {
-	return c.follow(ctx, c.inNamespace(id, "execs", execID, "output"), stream, offset, to)
+	return c.follow(ctx, c.inNamespace(id, "execs", execID, "output"), stream, offset, to, nil)
 }
 
-func (c *Client) follow(ctx context.Context, path, stream string, offset int64, to io.Writer) error {
-	for failures := 0; ; {
-		o, err := c.output(ctx, path, stream, offset, followWait)
+func (c *Client) follow(ctx context.Context, path, stream string, offset int64, to io.Writer, begins func(attempt int)) error {
+	for failures, attempt := 0, 0; ; {
+		o, err := c.output(ctx, path, stream, offset, attempt, followWait)
+		if err == nil && o.Attempt > 0 && o.Attempt != attempt {
+			if attempt > 0 {
+				offset = 0
+			}
+			if attempt = o.Attempt; begins != nil {
+				begins(attempt)
+			}
+		}
 		if err == nil {
 			var n int64
 			n, err = io.Copy(counted{to}, o)

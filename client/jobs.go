@@ -48,12 +48,13 @@ func (c *Client) CancelJob(ctx context.Context, id string) (sandbox.Job, error) 
 
 // JobOutput gives what there is of a stream of a job's last attempt, as ExecOutput does of an exec.
 func (c *Client) JobOutput(ctx context.Context, id, stream string, offset int64, wait time.Duration) (Output, error) {
-	return c.output(ctx, c.jobs(id, "output"), stream, offset, wait)
+	return c.output(ctx, c.jobs(id, "output"), stream, offset, 0, wait)
 }
 
-// FollowJob copies a stream of a job to to until the job has ended, as FollowExec does of an exec.
-func (c *Client) FollowJob(ctx context.Context, id, stream string, to io.Writer) error {
-	return c.follow(ctx, c.jobs(id, "output"), stream, 0, to)
+// FollowJob copies a stream of a job to to until the job has ended, as FollowExec does of an exec: that of each attempt that it meets from
+// its beginning. begins is told before each; nil: nobody is.
+func (c *Client) FollowJob(ctx context.Context, id, stream string, to io.Writer, begins func(attempt int)) error {
+	return c.follow(ctx, c.jobs(id, "output"), stream, 0, to, begins)
 }
 
 // AwaitJob waits until a job has ended.

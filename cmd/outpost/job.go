@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -62,7 +63,7 @@ func jobSubmitCommand() *cobra.Command {
 	m.flags(cmd)
 	f := cmd.Flags()
 	f.StringVar(&sandboxID, "sandbox", "", "run it in that sandbox instead of in a fresh machine")
-	f.IntVar(&attempts, "max-attempts", 1, "how often it is tried until it succeeds")
+	f.IntVar(&attempts, "max-attempts", 1, "how often it is tried until it succeeds; an attempt that a crash cut off is repeated beyond that, up to 3 times")
 	f.IntVar(&priority, "priority", 0, "-10 to 10; the highest begins first")
 	f.StringVar(&callback, "callback-url", "", "where the job is posted when it has ended")
 	f.SetInterspersed(false) // what follows FILE is the program's
@@ -151,9 +152,21 @@ func jobLogsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var mu sync.Mutex
+			told := 1
+			begins := func(attempt int) { // each stream says it
+				mu.Lock()
+				defer mu.Unlock()
+				if attempt > told {
+					told = attempt
+					fmt.Fprintf(cmd.ErrOrStderr(), "outpost: attempt %d\n", attempt)
+				}
+			}
 			s := streams{cmd: cmd, follow: follow,
-				part:  func(stream string) (client.Output, error) { return c.JobOutput(cmd.Context(), args[0], stream, 0, 0) },
-				whole: func(stream string, to io.Writer) error { return c.FollowJob(cmd.Context(), args[0], stream, to) },
+				part: func(stream string) (client.Output, error) { return c.JobOutput(cmd.Context(), args[0], stream, 0, 0) },
+				whole: func(stream string, to io.Writer) error {
+					return c.FollowJob(cmd.Context(), args[0], stream, to, begins)
+				},
 			}
 			if err := s.print(); err != nil || !follow {
 				return err

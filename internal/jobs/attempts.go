@@ -342,7 +342,7 @@ func (q *Queue) note(ctx context.Context, id string, v verdict, o service.JobOut
 	have := ``
 	values := []any{text}
 	if o.Result != nil {
-		have, values = `, result = ?, in_file = ?`, append(values, result, inFile)
+		have, values = `, result = ?, in_file = ?, result_of = attempts`, append(values, result, inFile)
 	}
 	if v.status != sandbox.JobQueued {
 		if o.Result != nil {

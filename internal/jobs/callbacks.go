@@ -175,7 +175,7 @@ func Sign(key, timestamp string, body []byte) string {
 
 var errNotPublic = errors.New("the callback leads to an address that is not public")
 
-// callbackClient connects to public addresses alone, and to those that the operator allows: the address that is judged is the one
+// callbackClient connects to public addresses of other hosts alone, and to those that the operator allows: the address that is judged is the one
 // connected to. It follows no redirect and no proxy.
 func (q *Queue) callbackClient() *http.Client {
 	d := net.Dialer{Timeout: callbackTime, Control: func(_, to string, _ syscall.RawConn) error {
@@ -183,13 +183,17 @@ func (q *Queue) callbackClient() *http.Client {
 		if err != nil {
 			return err
 		}
-		if !service.CallbackAllowed(at.Addr(), q.o.CallbackAllow) {
+		own, err := net.InterfaceAddrs()
+		if err != nil {
+			return err
+		}
+		if !service.CallbackAllowed(at.Addr(), own, q.o.CallbackAllow) {
 			return errNotPublic
 		}
 		return nil
 	}}
 	return &http.Client{
-		Transport:     &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true, TLSHandshakeTimeout: callbackTime},
+		Transport:     &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true, TLSHandshakeTimeout: callbackTime, MaxResponseHeaderBytes: maxAnswer},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

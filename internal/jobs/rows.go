@@ -208,12 +208,12 @@ func (q *Queue) Jobs(ctx context.Context, x service.JobQuery) ([]sandbox.Job, in
 }
 
 // State implements service.Queue.
-func (q *Queue) State(ctx context.Context, namespace, id string) (status sandbox.JobStatus, err error) {
-	err = q.lists.QueryRowContext(ctx, `SELECT status FROM jobs WHERE id = ? AND namespace = ?`, id, namespace).Scan(&status)
+func (q *Queue) State(ctx context.Context, namespace, id string) (status sandbox.JobStatus, resultOf int, err error) {
+	err = q.lists.QueryRowContext(ctx, `SELECT status, result_of FROM jobs WHERE id = ? AND namespace = ?`, id, namespace).Scan(&status, &resultOf)
 	if errors.Is(err, sql.ErrNoRows) {
-		return "", noJob()
+		return "", 0, noJob()
 	}
-	return status, internal(err)
+	return status, resultOf, internal(err)
 }
 
 // Cancel implements service.Queue.
@@ -225,7 +225,7 @@ func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, 
 			return sandbox.Job{}, internal(err)
 		}
 		n, _ := r.RowsAffected()
-		status, err := q.State(ctx, namespace, id)
+		status, _, err := q.State(ctx, namespace, id)
 		switch {
 		case err != nil:
 			return sandbox.Job{}, err

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -31,17 +32,24 @@ func CheckCallback(address string, allow []netip.Prefix, faults *sandbox.Faults)
 	host := u.Hostname()
 	a, err := netip.ParseAddr(host)
 	switch {
-	case err == nil && !CallbackAllowed(a, allow):
+	case err == nil && !CallbackAllowed(a, nil, allow):
 		faults.Add("callback_url", "must lead to a public address")
 	case err != nil && (sandbox.CleanHost(host) == "" || strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")) && len(allow) == 0:
 		faults.Add("callback_url", "must lead to a public host")
 	}
 }
 
-// CallbackAllowed says whether a callback may be sent to an address.
-func CallbackAllowed(a netip.Addr, allow []netip.Prefix) bool {
+// CallbackAllowed says whether a callback may be sent to an address: a public one that is not the host's own, or one that the operator
+// opened.
+func CallbackAllowed(a netip.Addr, own []net.Addr, allow []netip.Prefix) bool {
 	a = a.Unmap()
-	return sandbox.IsPublic(a) || slices.ContainsFunc(allow, func(p netip.Prefix) bool { return p.Contains(a) })
+	if slices.ContainsFunc(allow, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		return true
+	}
+	return sandbox.IsPublic(a) && !slices.ContainsFunc(own, func(o net.Addr) bool {
+		p, err := netip.ParsePrefix(o.String())
+		return err == nil && p.Addr().Unmap() == a
+	})
 }
 
 // Signal is the number of a signal by its name. Real-time signals have no names here.

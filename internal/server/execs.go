@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"strconv"
@@ -85,16 +86,17 @@ var outputParams = []param{
 
 // execOutput gives what there is of a stream from an offset on.
 func (s *Server) execOutput(c *call, w http.ResponseWriter) error {
-	return s.output(c, w, func(_ context.Context, stream string, _ time.Time) (*service.Output, bool, error) {
+	return s.output(c, w, outputParams, func(_ context.Context, stream string, _ service.Seen, _ time.Time) (service.JobLog, error) {
 		log, err := s.svc.ExecOutput(c.namespace, c.id, c.execID, stream)
-		return log, true, err
+		return service.JobLog{Output: log, Ended: true}, err
 	})
 }
 
-// output answers with the bytes of a stream that find gives, perhaps only after some time; last says that no other will come after it.
-func (s *Server) output(c *call, w http.ResponseWriter, find func(ctx context.Context, stream string, until time.Time) (log *service.Output, last bool, err error)) error {
-	q, faults := readQuery(c.rawQuery, outputParams)
+// output answers with the bytes of a stream that find gives, perhaps only after some time.
+func (s *Server) output(c *call, w http.ResponseWriter, params []param, find func(ctx context.Context, stream string, seen service.Seen, until time.Time) (service.JobLog, error)) error {
+	q, faults := readQuery(c.rawQuery, params)
 	offset := int64(readNumber(q, "offset", 0, 0, 1<<62, &faults))
+	attempt := readNumber(q, "attempt", 0, 0, math.MaxInt, &faults)
 	wait := readNumber(q, "wait_ms", 0, 0, maxWaitMS, &faults)
 	if err := faults.Err(sandbox.Invalid); err != nil {
 		return err
@@ -103,13 +105,22 @@ func (s *Server) output(c *call, w http.ResponseWriter, find func(ctx context.Co
 	if stream == "" {
 		stream = sandbox.Stdout
 	}
+	if wait > 0 {
+		if !s.streams.take(c.caller.ID) {
+			return sandbox.Errorf(sandbox.RateLimited, nil, "this credential has %d streams open or calls that wait for output; end one first", maxStreams)
+		}
+		defer s.streams.give(c.caller.ID)
+	}
 	until := time.Now().Add(time.Duration(wait) * time.Millisecond)
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ending, cancel)()
-	log, last, err := find(ctx, stream, until)
+	log, err := find(ctx, stream, service.Seen{Attempt: attempt, Offset: offset}, until)
 	if err != nil {
 		return err
+	}
+	if attempt > 0 && log.Attempt > 0 && log.Attempt != attempt {
+		offset = 0
 	}
 	if wait > 0 {
 		ctx, cancel := context.WithDeadline(ctx, until)
@@ -121,7 +132,10 @@ func (s *Server) output(c *call, w http.ResponseWriter, find func(ctx context.Co
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("X-Next-Offset", strconv.FormatInt(next, 10))
-	h.Set("X-Finished", strconv.FormatBool(ended && last))
+	h.Set("X-Finished", strconv.FormatBool(ended && log.Ended))
+	if log.Attempt > 0 {
+		h.Set("X-Attempt", strconv.Itoa(log.Attempt))
+	}
 	h.Set("Content-Length", strconv.FormatInt(next-offset, 10))
 	w.WriteHeader(http.StatusOK)
 	return copySlowly(w, io.NewSectionReader(log, offset, next-offset))

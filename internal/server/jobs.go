@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"outpost.run/outpost/internal/service"
@@ -37,9 +38,12 @@ func (s *Server) cancelJob(c *call) (any, error) { return s.svc.CancelJob(c.ctx,
 
 func (s *Server) callbackKey(c *call) (any, error) { return s.svc.CallbackKey(c.namespace), nil }
 
+var jobOutputParams = append(slices.Clip(outputParams),
+	param{name: "attempt", doc: "the X-Attempt that offset is of; the output of another is given from its beginning"})
+
 // jobOutput gives what there is of a stream of a job's last attempt.
 func (s *Server) jobOutput(c *call, w http.ResponseWriter) error {
-	return s.output(c, w, func(ctx context.Context, stream string, until time.Time) (*service.Output, bool, error) {
-		return s.svc.JobOutput(ctx, c.namespace, c.id, stream, until)
+	return s.output(c, w, jobOutputParams, func(ctx context.Context, stream string, seen service.Seen, until time.Time) (service.JobLog, error) {
+		return s.svc.JobOutput(ctx, c.namespace, c.id, stream, seen, until)
 	})
 }

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"encoding/base64"
+	"net"
 	"net/netip"
 	"time"
 
@@ -65,7 +66,7 @@ func (s *Service) runJob(ctx context.Context, j JobSpec) JobOutcome {
 	attempt.Note("namespace", j.Namespace)
 	result, _, err := s.Execute(ctx, j.By, j.Namespace, j.Request, nil, How{Begins: func(run *Running) {
 		s.mu.Lock()
-		s.attempts[j.ID] = run
+		s.attempts[j.ID] = jobAttempt{run, j.Attempt}
 		s.mu.Unlock()
 	}})
 	s.mu.Lock()
@@ -92,9 +93,9 @@ func (s *Service) CancelJob(ctx context.Context, namespace, id string) (sandbox.
 	return s.queue.Cancel(ctx, namespace, id)
 }
 
-// CallbackAllowed says whether a callback may be sent to an address; allow are blocks that the operator opened.
-func CallbackAllowed(a netip.Addr, allow []netip.Prefix) bool {
-	return policy.CallbackAllowed(a, allow)
+// CallbackAllowed says whether a callback may be sent to an address; own are the host's, allow are blocks that the operator opened.
+func CallbackAllowed(a netip.Addr, own []net.Addr, allow []netip.Prefix) bool {
+	return policy.CallbackAllowed(a, own, allow)
 }
 
 // CallbackKey is what a namespace's callbacks are signed with.
@@ -102,27 +103,56 @@ func (s *Service) CallbackKey(namespace string) sandbox.CallbackKey {
 	return sandbox.CallbackKey{Key: s.queue.CallbackKey(namespace)}
 }
 
+// jobAttempt is one that runs.
+type jobAttempt struct {
+	run    *Running
+	number int
+}
+
+// JobLog is what there is of a stream of a job.
+type JobLog struct {
+	*Output
+	Attempt int  // whose output it is; 0: none began
+	Ended   bool // the job has: no other attempt follows
+}
+
+// Seen is what somebody has of a stream of a job: so many bytes of an attempt's, 0: of whichever there is.
+type Seen struct {
+	Attempt int
+	Offset  int64
+}
+
+func (l JobLog) unseen(s Seen) bool {
+	kept, _, _ := l.State()
+	return kept > s.Offset || l.Attempt > 0 && s.Attempt > 0 && l.Attempt != s.Attempt
+}
+
 // jobLook is how often a job is looked at for whom waits for its output, before it runs.
 const jobLook = 100 * time.Millisecond
 
-// JobOutput is a stream of a job's last attempt, and whether the job has ended. Where no attempt runs yet it waits for one as long as
-// ctx and until let it. Error: NotFound.
-func (s *Service) JobOutput(ctx context.Context, namespace, id, stream string, until time.Time) (out *Output, ended bool, err error) {
-	for {
-		j, spec, err := s.queue.Job(context.WithoutCancel(ctx), namespace, id)
+// JobOutput is a stream of the attempt of a job that runs, or else ran last. To who has seen all of that it gives the next, for which it
+// waits as long as ctx and until let it. Error: NotFound.
+func (s *Service) JobOutput(ctx context.Context, namespace, id, stream string, seen Seen, until time.Time) (JobLog, error) {
+	for last := (JobLog{Output: &Output{}}); ; {
+		status, resultOf, err := s.queue.State(context.WithoutCancel(ctx), namespace, id)
 		if err != nil {
-			return nil, false, err
+			return JobLog{}, err
+		}
+		if resultOf != last.Attempt || status.Ended() {
+			j, spec, err := s.queue.Job(context.WithoutCancel(ctx), namespace, id)
+			if err != nil {
+				return JobLog{}, err
+			}
+			last = JobLog{s.keptOutput(j, spec, stream), resultOf, status.Ended()}
 		}
 		s.mu.Lock()
-		run := s.attempts[id]
+		now := s.attempts[id]
 		s.mu.Unlock()
 		switch {
-		case run != nil && !j.Status.Ended():
-			return run.stream(stream), false, nil
-		case j.Status.Ended():
-			return s.keptOutput(j, spec, stream), true, nil
-		case time.Now().After(until) || ctx.Err() != nil:
-			return &Output{}, false, nil
+		case now.run != nil && !last.Ended:
+			return JobLog{now.run.stream(stream), now.number, false}, nil
+		case last.Ended || last.unseen(seen) || time.Now().After(until) || ctx.Err() != nil:
+			return last, nil
 		}
 		select {
 		case <-time.After(jobLook):

@@ -15,8 +15,8 @@ type Queue interface {
 	Submit(ctx context.Context, j JobSpec) (sandbox.Job, error)
 	// Job gives one with its result, and what was submitted. Error: NotFound.
 	Job(ctx context.Context, namespace, id string) (sandbox.Job, JobSpec, error)
-	// State is the status of one. Error: NotFound.
-	State(ctx context.Context, namespace, id string) (sandbox.JobStatus, error)
+	// State is the status of one, and which attempt its result is of; 0: it has none. Error: NotFound.
+	State(ctx context.Context, namespace, id string) (status sandbox.JobStatus, resultOf int, err error)
 	// Jobs gives one page without results, and how many match in all.
 	Jobs(ctx context.Context, q JobQuery) ([]sandbox.Job, int, error)
 	// Cancel ends a job in any state and waits a moment for its program to be gone. Errors: NotFound, AlreadyFinished.

@@ -37,8 +37,8 @@ type Service struct {
 	time    *line // from Start on
 
 	mu       sync.Mutex
-	live     map[string]*live    // by id; all sandboxes that exist
-	attempts map[string]*Running // at jobs that run, by the job's id
+	live     map[string]*live      // by id; all sandboxes that exist
+	attempts map[string]jobAttempt // at jobs that run, by the job's id
 	draining bool
 	active   sync.WaitGroup // calls that use machines
 }
@@ -90,7 +90,7 @@ func New(c Config) *Service {
 		clock: c.Clock, policy: c.Policy, store: c.Store, runtime: c.Runtime, root: sha256.Sum256([]byte(c.RootToken)), log: c.Log,
 		run: sandbox.NewID("run_"), inuse: newUse(c.Policy.Quota), calls: calls{pending: map[string]*pendingCall{}},
 		live: map[string]*live{}, events: newBell(), ended: c.Ended, over: c.TimeOver,
-		execs: newExecs(c.Output, c.MaxOutput, c.Store, c.Log), queue: c.Queue, tracer: c.Tracer, attempts: map[string]*Running{},
+		execs: newExecs(c.Output, c.MaxOutput, c.Store, c.Log), queue: c.Queue, tracer: c.Tracer, attempts: map[string]jobAttempt{},
 	}
 }
 

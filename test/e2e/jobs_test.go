@@ -90,7 +90,7 @@ func TestAJobsOutputIsFollowedAndItsCancelKills(t *testing.T) {
 	leakCheck(t, shared)
 	j := shared.submit(t, "import time\nfor i in range(3): print(i, flush=True); time.sleep(.2)", nil)
 	var out bytes.Buffer
-	if err := shared.FollowJob(t.Context(), j.ID, sandbox.Stdout, &out); err != nil || out.String() != "0\n1\n2\n" {
+	if err := shared.FollowJob(t.Context(), j.ID, sandbox.Stdout, &out, nil); err != nil || out.String() != "0\n1\n2\n" {
 		t.Errorf("%q, %v", out.String(), err)
 	}
 	long := shared.submit(t, "import time; print('so far', flush=True); time.sleep(1000)", nil)
@@ -157,4 +157,24 @@ func TestJobsByTheCommandLine(t *testing.T) {
 	if out, err = shared.command("job", "ls", "--status", "failed"); err != nil || !strings.Contains(out, id) {
 		t.Errorf("ls: %q, %v", out, err)
 	}
+}
+
+func TestTheOutputOfEachAttemptIsFollowed(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	code := "import os, sys\nn = len([f for f in os.listdir('.') if f.startswith('tried')]) + 1\nopen(f'tried{n}', 'w')\nprint(f'attempt {n}', 'long ' * (4 - n), flush=True)\nsys.exit(n < 3)"
+	j, err := shared.Submit(t.Context(), sandbox.JobRequest{ExecuteRequest: sandbox.ExecuteRequest{SandboxID: &made.ID, Code: &code}, MaxAttempts: new(3)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := shared.command("job", "logs", "-f", j.ID)
+	want := "attempt 1 long long long \noutpost: attempt 2\nattempt 2 long long \noutpost: attempt 3\nattempt 3 long \n"
+	if err != nil || out != want {
+		t.Errorf("%v\n%s", err, out)
+	}
+	o, err := shared.JobOutput(t.Context(), j.ID, sandbox.Stdout, 0, 0)
+	if err != nil || o.Attempt != 3 || !o.Finished {
+		t.Errorf("%+v, %v", o, err)
+	}
+	o.Close()
 }

@@ -82,7 +82,9 @@ func TestGuestsOfOneSnapshotAreNotAlike(t *testing.T) {
 	var restored time.Duration
 	for range 3 {
 		_, took, text := begin()
-		restored = took
+		if restored == 0 || took < restored { // the host has other things to do, too
+			restored = took
+		}
 		said = append(said, strings.Split(text, "\n"))
 		if phases["restore"] == 0 {
 			t.Fatal("the guest was not made of the snapshot")
