@@ -2,10 +2,13 @@ package server
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -97,11 +100,29 @@ func readTerminal(c *call) (r service.TerminalRequest, faults sandbox.Faults) {
 	return r, faults
 }
 
+// handshake judges what begins a WebSocket, because the library that accepts one refuses in plain text. Source: RFC 6455, 4.2.1.
+func handshake(h http.Header) error {
+	has := func(name, word string) bool {
+		return slices.ContainsFunc(strings.Split(strings.Join(h.Values(name), ","), ","), func(s string) bool { return strings.EqualFold(strings.TrimSpace(s), word) })
+	}
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(h.Get("Sec-WebSocket-Key")))
+	switch {
+	case !has("Connection", "Upgrade"), !has("Upgrade", "websocket"):
+		return sandbox.Errorf(sandbox.UpgradeRequired, nil, "this path is a WebSocket: a client of those sends Connection: Upgrade and Upgrade: websocket, and outpost shell is one")
+	case !has("Sec-WebSocket-Version", "13"), err != nil || len(key) != 16 || len(h.Values("Sec-WebSocket-Key")) != 1:
+		return sandbox.Errorf(sandbox.Invalid, nil, "the WebSocket's handshake must have Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key of 16 bytes in base64")
+	}
+	return nil
+}
+
 // pty is a terminal over a WebSocket. There is nothing that a page of another origin could do with it but by a ticket that
 // somebody gave it: no cookie is looked at.
 func (s *Server) pty(c *call, w http.ResponseWriter, r *http.Request) error {
 	t, faults := readTerminal(c)
 	if err := faults.Err(sandbox.Invalid); err != nil {
+		return err
+	}
+	if err := handshake(r.Header); err != nil {
 		return err
 	}
 	if err := s.svc.MayOpenTerminal(c.namespace, c.id); err != nil {
