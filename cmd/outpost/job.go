@@ -76,7 +76,7 @@ func jobLsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the jobs of the namespace",
-		Args:  cobra.NoArgs,
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -92,12 +92,15 @@ func jobLsCommand() *cobra.Command {
 				}
 				return nil
 			}
-			return printList(cmd, all, []string{"ID", "STATUS", "ATTEMPTS", "PRIORITY", "SANDBOX", "AGE"}, func(j sandbox.Job) []string {
-				where := "-"
+			return printList(cmd, all, []string{"ID", "STATUS", "ATTEMPTS", "PRIORITY", "SANDBOX", "ERROR", "AGE"}, func(j sandbox.Job) []string {
+				where, why := "-", "-"
+				if j.Error != nil {
+					why = string(j.Error.Code)
+				}
 				if j.SandboxID != nil {
 					where = *j.SandboxID
 				}
-				return []string{j.ID, string(j.Status), fmt.Sprintf("%d/%d", j.Attempts, j.MaxAttempts), strconv.Itoa(j.Priority), where, age(j.CreatedAt.Time)}
+				return []string{j.ID, string(j.Status), fmt.Sprintf("%d/%d", j.Attempts, j.MaxAttempts), strconv.Itoa(j.Priority), where, why, age(j.CreatedAt.Time)}
 			})
 		},
 	}
