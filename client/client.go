@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"outpost.run/outpost/sandbox"
 )
@@ -116,7 +117,10 @@ func (c *Client) Raw(ctx context.Context, method, path string, body any) ([]byte
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswerBytes+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("the answer of %s broke off: %w", c.base, err)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, c.severed(err)
 	case len(raw) > maxAnswerBytes:
 		return nil, fmt.Errorf("the answer of %s is over %d MiB", c.base, maxAnswerBytes>>20)
 	}
@@ -173,7 +177,20 @@ func (c *Client) unreachable(err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
+	for _, broken := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, broken) {
+			return c.severed(err)
+		}
+	}
 	return fmt.Errorf("no server answers at %s: %w", c.base, err)
+}
+
+// ErrSevered is in the chain of an error, of code Lost, where the connection ended before the answer did: what was asked for may have
+// happened, and may still happen.
+var ErrSevered = errors.New("the connection broke off")
+
+func (c *Client) severed(why error) error {
+	return sandbox.Errorf(sandbox.Lost, errors.Join(ErrSevered, why), "the connection to %s was lost before the answer was whole", c.base)
 }
 
 // errorOf makes the error that an answer tells; one that is not the contract's (a proxy's page) keeps its beginning.

@@ -110,3 +110,39 @@ func TestAServerBesideIsFoundByItsDataDirectory(t *testing.T) {
 		t.Errorf("FindLocal = %+v, %v, want %+v", got, err, want)
 	}
 }
+
+func TestAnEndWithAsManyFilesAsThereMayBeIsRead(t *testing.T) {
+	content := strings.Repeat("\x00", 8<<20) // JSON takes six bytes for each
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "event: exit\ndata: ")
+		json.NewEncoder(w).Encode(sandbox.ExecResult{ExitCode: 3, Files: map[string]sandbox.FileContent{"a": sandbox.FileContent(content)}})
+		io.WriteString(w, "\n")
+	})
+	r, err := c.ExecLive(t.Context(), "sb_1", sandbox.ExecRequest{}, client.Live{})
+	if err != nil || r.ExitCode != 3 || string(r.Files["a"]) != content {
+		t.Errorf("%v; exit %d, %d bytes", err, r.ExitCode, len(r.Files["a"]))
+	}
+}
+
+func TestAConnectionThatEndsBeforeTheAnswerIsLost(t *testing.T) {
+	for name, said := range map[string]string{"before it": "", "within it": "event: start\ndata: {}\n\n"} {
+		c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if said != "" {
+				io.WriteString(w, said)
+				http.NewResponseController(w).Flush()
+			}
+			panic(http.ErrAbortHandler)
+		})
+		for call, err := range map[string]error{
+			"live": func() error {
+				_, err := c.ExecLive(t.Context(), "sb_1", sandbox.ExecRequest{}, client.Live{})
+				return err
+			}(),
+			"not": func() error { _, err := c.Exec(t.Context(), "sb_1", sandbox.ExecRequest{}); return err }(),
+		} {
+			if sandbox.CodeOf(err) != sandbox.Lost || !errors.Is(err, client.ErrSevered) || errors.As(err, new(*client.StatusError)) {
+				t.Errorf("%s, %s: %v", name, call, err)
+			}
+		}
+	}
+}

@@ -71,8 +71,8 @@ func (c *Client) live(ctx context.Context, path string, body any, live Live) (re
 		}
 		return nil
 	})
-	if err == nil && !ended {
-		err = sandbox.Errorf(sandbox.Lost, nil, "the stream broke off before the program's end")
+	if err == nil && !ended || errors.As(err, new(readError)) {
+		err = c.severed(err)
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err()
@@ -96,8 +96,13 @@ func pass(to io.Writer, data []byte) error {
 	return err
 }
 
-// maxEvent bounds one event: 64 KiB of output, in JSON's escapes.
-const maxEvent = 1 << 20
+// maxEvent bounds one event: the end of an exec has 8 MiB of collected files in it, of which JSON's escapes make six times as much.
+const maxEvent = 64 << 20
+
+// readError is what went wrong with a stream itself, not with who was told of it.
+type readError struct{ error }
+
+func (e readError) Unwrap() error { return e.error }
 
 // events reads server-sent events, each with its name and data, until the stream ends or tell returns an error.
 func events(r io.Reader, tell func(name string, data []byte) error) error {
@@ -115,6 +120,9 @@ func events(r io.Reader, tell func(name string, data []byte) error) error {
 		if err := tell(name, []byte(data)); err != nil {
 			return err
 		}
+	}
+	if err := lines.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
+		return readError{err}
 	}
 	return lines.Err()
 }

@@ -40,6 +40,15 @@ func (c *Client) GetFile(ctx context.Context, id, name string, offset int64) (Fi
 	return File{res.Body, res.ContentLength, uint32(mode) & 0o777}, nil
 }
 
+// IsFolder says whether there is a folder of that name in a stateful sandbox; what goes wrong with the question says nothing.
+func (c *Client) IsFolder(ctx context.Context, id, name string) bool {
+	res, err := c.send(ctx, http.MethodGet, c.files(id, "", name), nil, http.Header{"Range": {"bytes=0-0"}})
+	if err == nil {
+		res.Body.Close()
+	}
+	return sandbox.CodeOf(err) == sandbox.IsADirectory
+}
+
 // PutFile writes a file of a stateful sandbox, and the folders above it. size is -1 where it is not known; mode 0 leaves the
 // permission bits to the server.
 func (c *Client) PutFile(ctx context.Context, id, name string, content io.Reader, size int64, mode uint32) error {

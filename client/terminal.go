@@ -108,7 +108,7 @@ func (t *Terminal) Show(to io.Writer) (sandbox.ExecResult, error) {
 			if errors.Is(err, context.Canceled) {
 				return sandbox.ExecResult{}, err
 			}
-			return sandbox.ExecResult{}, sandbox.Errorf(sandbox.Lost, err, "the terminal's connection broke off")
+			return sandbox.ExecResult{}, sandbox.Errorf(sandbox.Lost, errors.Join(ErrSevered, err), "the terminal's connection broke off")
 		}
 		if kind == websocket.MessageBinary {
 			if _, err := to.Write(b); err != nil {

@@ -17,6 +17,7 @@ const (
 	Forbidden              Code = "forbidden"
 	NotFound               Code = "not_found"
 	MethodNotAllowed       Code = "method_not_allowed"
+	UpgradeRequired        Code = "upgrade_required"
 	Conflict               Code = "conflict"
 	BodyTooLarge           Code = "body_too_large"
 	UnsupportedMediaType   Code = "unsupported_media_type"

@@ -17,8 +17,9 @@ type ExecState struct {
 	Background bool        `json:"background"`
 	StartedAt  Time        `json:"started_at"`
 	FinishedAt *Time       `json:"finished_at"`
-	Result     *ExecResult `json:"result"` // null while it runs, where it came to nothing, and in lists
-	Error      *ErrorBody  `json:"error"`  // why it came to nothing
+	ExitCode   *int        `json:"exit_code"` // the result's, in lists too
+	Result     *ExecResult `json:"result"`    // null while it runs, where it came to nothing, and in lists
+	Error      *ErrorBody  `json:"error"`     // why it came to nothing
 }
 
 // The streams of an exec's output.

@@ -49,7 +49,7 @@ Groups, for --only:
 It uses the server that runs on --data-dir; without one, or with --server-dir, it starts servers
 of its own, on one data directory one after the other, and makes the images that are missing. The
 groups cold and burst need that. Progress goes to stderr.`,
-		Args: cobra.NoArgs,
+		Args: asUsed,
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd) },
 	}
 	b.flags(cmd)

@@ -18,7 +18,7 @@ import (
 func bareCommand() *cobra.Command {
 	var dataDir, dir string
 	cmd := &cobra.Command{
-		Use: "bench-bare", Hidden: true, Args: cobra.NoArgs,
+		Use: "bench-bare", Hidden: true, Args: asUsed,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := host.EnterPrivateMounts(); err != nil {
 				return err

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -198,4 +199,164 @@ func TestEveryCommandAndFlagSaysWhatItIs(t *testing.T) {
 			}
 		})
 	})
+}
+
+func TestWrongUsageSaysWhatIsWrong(t *testing.T) {
+	for _, tc := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"cp", "a"}, exitUsage, "there is no TO: outpost cp FROM TO"},
+		{[]string{"cp"}, exitUsage, "there is no FROM and no TO: "},
+		{[]string{"cp", "a", "b", "c"}, exitUsage, `"c" is one argument too many`},
+		{[]string{"rm"}, exitUsage, "there is no ID: outpost rm ID..."},
+		{[]string{"kill", "sb_1"}, exitUsage, "there is no PID: "},
+		{[]string{"execs", "cancel", "sb_1"}, exitUsage, "there is no EXEC: outpost execs cancel ID EXEC"},
+		{[]string{"events", "sb_1", "sb_2"}, exitUsage, `"sb_2" is one argument too many: outpost events [ID]`},
+		{[]string{"create"}, exitUsage, "there is no LANGUAGE"},
+		{[]string{"ls", "x"}, exitUsage, `"x" is one argument too many: outpost ls`},
+		{[]string{"exec"}, exitOwn, "there is no ID"},
+		{[]string{"exec", "sb_1", "-c", "print(1)"}, exitOwn, "-c stands where the program does: put flags of outpost before the sandbox's id, and -- before a command"},
+		{[]string{"exec", "sb_1", "--json", "--", "ls"}, exitOwn, "before the sandbox's id"},
+		{[]string{"exec", "sb_1", "ls", "-l"}, exitOwn, "as in outpost exec sb_1 -- ls -l"},
+		{[]string{"exec", "sb_1", "--"}, exitOwn, "-- is followed by a command"},
+		{[]string{"exec", "-c", "x", "sb_1", "--", "ls"}, exitOwn, "there are two programs"},
+		{[]string{"exec", "--file", "/no/such", "-c", "x", "sb_1"}, exitOwn, "/no/such: no such file"},
+		{[]string{"exec", "-t", "-e", "A=B", "-d", "sb_1", "--", "sh"}, exitOwn, "takes no --env, --detach"},
+		{[]string{"exec", "-t", "--file", "x", "--timeout-secs", "1", "--memory-mb", "64", "--dep", "x", "sb_1", "--", "sh"}, exitOwn, "takes no --dep, --file, --timeout-secs, --memory-mb"},
+		{[]string{"exec", "-t", "-c", "x", "sb_1"}, exitOwn, "takes no --code"},
+		{[]string{"kill", "-s", "FOO", "sb_1", "2"}, exitUsage, "there is no signal FOO: name one as TERM, SIGTERM or 15"},
+		{[]string{"kill", "-99", "sb_1", "2"}, exitUsage, "there is no signal 99"},
+		{[]string{"kill", "-x", "sb_1", "2"}, exitUsage, "unknown shorthand flag"},
+		{[]string{"cp", "-", "sb_1:"}, exitUsage, "needs a name, as in outpost cp - sb_1:FILE"},
+		{[]string{"cp", "--json", "sb_1:x", "-"}, exitUsage, "can't be both"},
+	} {
+		code, _, log, request := outpost(t, 200, "{}", tc.args...)
+		if code != tc.code || !strings.Contains(log, tc.want) || request != "" {
+			t.Errorf("%q: exit %d, want %d and %q; sent %q\n%s", tc.args, code, tc.code, tc.want, request, log)
+		}
+	}
+}
+
+func TestArgumentsAfterAProgramAreItsOwn(t *testing.T) {
+	_, _, log, request := outpost(t, 200, "{}", "exec", "-c", "x", "sb_1", "-v", "--json")
+	if !strings.Contains(request, `"args":["-v","--json"]`) {
+		t.Errorf("%s\n%s", request, log)
+	}
+}
+
+func TestKillTakesASignalAsKillDoes(t *testing.T) {
+	for want, all := range map[string][][]string{
+		"SIGTERM": {{}},
+		"SIGKILL": {{"-9"}, {"-KILL"}, {"-SIGKILL"}, {"-s", "KILL"}, {"-s", "kill"}, {"-s", "9"}, {"-s", "SIGKILL"}, {"--signal=sigkill"}, {"--json", "-9"}},
+		"SIGUSR1": {{"-10"}, {"-USR1"}, {"-s", "usr1"}},
+	} {
+		for _, flags := range all {
+			code, _, log, request := outpost(t, 204, "", append(append([]string{"kill"}, flags...), "sb_1", "12")...)
+			if code != 0 || !strings.Contains(request, "/sb_1/processes/12/signal") || !strings.Contains(request, `{"signal":"`+want+`"}`) {
+				t.Errorf("%q: exit %d, %s, want %s\n%s", flags, code, request, want, log)
+			}
+		}
+	}
+	if _, _, _, request := outpost(t, 204, "", "kill", "--", "sb_1", "-9"); !strings.Contains(request, "/-9/") || strings.Contains(request, "SIGKILL") {
+		t.Errorf("what follows -- is a process: %s", request)
+	}
+}
+
+func TestAReasonIsSaidOnce(t *testing.T) {
+	for _, tc := range []struct{ answer, want string }{
+		{`{"code":"invalid_request","message":"name: too long","details":[{"field":"name","reason":"too long"}]}`, "outpost: name: too long (invalid_request)\n"},
+		{`{"code":"deps_failed","message":"no such package","details":[{"field":"deps","reason":"no such package"}]}`, "outpost: no such package (deps_failed)\n"},
+		{`{"code":"invalid_request","message":"name: too long; env[0]: no pair","details":[{"field":"name","reason":"too long"},{"field":"env[0]","reason":"no pair"}]}`,
+			"outpost: 2 things are wrong (invalid_request)\n  name: too long\n  env[0]: no pair\n"},
+		{`{"code":"disk_full","message":"x does not fit"}`, "outpost: x does not fit (disk_full)\n  how much that is, --disk-mb says: of outpost create for a sandbox, of outpost run for one program\n"},
+	} {
+		if _, _, log, _ := outpost(t, 422, `{"error":`+tc.answer+`}`, "create", "python"); log != tc.want {
+			t.Errorf("%s:\n%s want\n%s", tc.answer, log, tc.want)
+		}
+	}
+}
+
+func TestServeSaysOfEachKeyWhatItIsAndItsDefault(t *testing.T) {
+	_, help, _, _ := outpost(t, 200, "", "serve", "--help")
+	for _, want := range [][]string{
+		{"--drain-secs seconds ", "(default 30)"}, {"--policy-defaults-memory-mb MiB ", "(default 512)"}, {"--jobs-concurrency number ", "(default 8)"},
+		{"--audit-required true|false "}, {"--log-level debug|info|warn|error ", "(default info)"}, {"--listen text ", "(default 127.0.0.1:8080)"},
+		{"--policy-maximum-timeout-ms milliseconds ", "(default 3600000)"}, {"--images-store-gb GiB ", "(default 20)"}, {"--gpus {name:value} "}, {"--images-local-roots [a,b] "},
+	} {
+		if !slices.ContainsFunc(strings.Split(help, "\n"), func(line string) bool {
+			return !slices.ContainsFunc(want, func(part string) bool { return !strings.Contains(line, part) })
+		}) {
+			t.Errorf("no line has %q:\n%s", want, help)
+		}
+	}
+	if strings.Contains(help, " string ") && strings.Count(help, " string ") > 1 { // --config's
+		t.Errorf("flags are strings:\n%s", help)
+	}
+}
+
+func TestExecsShowHowTheyEnded(t *testing.T) {
+	_, out, _, _ := outpost(t, 200, `{"data":[{"id":"exec_1","status":"finished","exit_code":7},{"id":"exec_2","status":"running"},{"id":"exec_3","status":"finished","error":{"code":"lost"}}]}`, "execs", "sb_1")
+	var cells [][]string
+	for line := range strings.Lines(out) {
+		cells = append(cells, strings.Fields(line)[:3])
+	}
+	want := [][]string{{"ID", "STATUS", "EXIT"}, {"exec_1", "finished", "7"}, {"exec_2", "running", "-"}, {"exec_3", "finished", "lost"}}
+	if !slices.EqualFunc(cells, want, slices.Equal) {
+		t.Errorf("%v", out)
+	}
+}
+
+func TestALostConnectionIsToldWithWhatToDo(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "event: start\ndata: {\"id\":\"exec_1\"}\n\nevent: stdout\ndata: {\"text\":\"on\"}\n\n")
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}))
+	defer s.Close()
+	t.Setenv("OUTPOST_URL", s.URL)
+	t.Setenv("OUTPOST_TOKEN", "secret")
+	for _, args := range [][]string{{"exec", "sb_1", "--", "x"}, {"exec", "--json", "sb_1", "--", "x"}} {
+		var out, log bytes.Buffer
+		cmd := rootCommand()
+		cmd.SetIn(strings.NewReader(""))
+		cmd.SetOut(&out)
+		cmd.SetErr(&log)
+		code := execute(t.Context(), cmd, args)
+		if code != exitOwn || !strings.Contains(log.String(), "connection to the server was lost") || !strings.Contains(log.String(), "outpost execs sb_1") || strings.Contains(log.String(), "EOF") || strings.Contains(log.String(), "lost: ") {
+			t.Errorf("%v: exit %d\n%s%s", args, code, &out, &log)
+		}
+	}
+}
+
+func TestPiecesOfTextAreText(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		pieces []string
+		want   []string
+	}{
+		{"a character in two pieces", []string{"a\xe2\x82", "\xac b"}, []string{`"a"`, `"€ b"`}},
+		{"a character in three", []string{"\xf0\x9f", "\x98", "\x80"}, []string{`"😀"`}},
+		{"what is no text", []string{"\xff"}, []string{`{"base64":"/w=="}`}},
+		{"an end within a character", []string{"a\xe2"}, []string{`"a"`, `{"base64":"4g=="}`}},
+	} {
+		var out bytes.Buffer
+		p := pieces{to: &out, stream: "stdout"}
+		for _, b := range tc.pieces {
+			if n, err := p.Write([]byte(b)); n != len(b) || err != nil {
+				t.Errorf("%s: %d, %v", tc.name, n, err)
+			}
+		}
+		if err := p.end(); err != nil {
+			t.Error(err)
+		}
+		want := ""
+		for _, data := range tc.want {
+			want += `{"stream":"stdout","data":` + data + "}\n"
+		}
+		if out.String() != want {
+			t.Errorf("%s:\n%swant\n%s", tc.name, &out, want)
+		}
+	}
 }

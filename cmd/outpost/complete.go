@@ -152,14 +152,19 @@ func tokenIDs(ctx context.Context, c *client.Client, args []string) (all []cobra
 	return all, err
 }
 
-// completeCopy offers ID: where a word begins like one, else files of this host.
+// completeCopy offers ID: where a word begins like one, or must be one because FROM is a file of this host; else files.
 func completeCopy(at *connection) cobra.CompletionFunc {
 	ids := completing(at, -1, sandboxes(runningStateful))
 	return func(cmd *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 1 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		if word == "" || !strings.HasPrefix(word, sandbox.SandboxPrefix) || strings.Contains(word, ":") {
+		begun := len(word) > 1 && strings.HasPrefix(sandbox.SandboxPrefix, word) || strings.HasPrefix(word, sandbox.SandboxPrefix)
+		if len(args) == 1 && word == "" {
+			_, there := remote(args[0])
+			begun = !there
+		}
+		if !begun || strings.Contains(word, ":") {
 			return nil, cobra.ShellCompDirectiveDefault
 		}
 		all, _ := ids(cmd, nil, word)

@@ -23,13 +23,15 @@ func cpCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cp FROM TO",
 		Short: "Copy a file or folder into a stateful sandbox, or out of it",
-		Long: `Copies a file or a folder; one of FROM and TO is ID:PATH, in a stateful sandbox. A TO that ends
-in / , or is a folder of this host, is the folder to copy into; any other is the name of the copy.
-A - is standard input or output.`,
+		Long: `Copies a file or a folder; one of FROM and TO is ID:PATH, in a stateful sandbox. A TO that is a
+folder, or ends in /, is the folder to copy into; any other is the name of the copy. A - is standard
+input or output: a file's bytes, and out of a sandbox a folder's as a tar archive.
+With --json it prints what was copied: {"from", "to", "files", "bytes"}.`,
 		Example: `  outpost cp data.csv sb_1f0c9a2b7d3e:in/
   outpost cp sb_1f0c9a2b7d3e:out ./results
-  outpost cp sb_1f0c9a2b7d3e:log.txt - | grep error`,
-		Args: cobra.ExactArgs(2),
+  outpost cp sb_1f0c9a2b7d3e:log.txt - | grep error
+  outpost cp sb_1f0c9a2b7d3e:out - | tar -tf -`,
+		Args: asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -42,9 +44,16 @@ A - is standard input or output.`,
 			case there == back:
 				return wrongUsage("one of FROM and TO must be in a sandbox, as ID:PATH")
 			case back:
-				return x.in(args[0], to)
+				err = x.in(args[0], to)
+			case args[1] == "-" && asJSON(cmd):
+				return wrongUsage("standard output can't be both the copy (-) and JSON (--json)")
+			default:
+				err = x.out(from, args[1])
 			}
-			return x.out(from, args[1])
+			if err == nil && asJSON(cmd) {
+				err = printJSON(cmd.OutOrStdout(), x.copied)
+			}
+			return err
 		},
 	}
 	at.flags(cmd)
@@ -60,9 +69,20 @@ func remote(arg string) (place, bool) {
 	return place{id, name}, is && strings.HasPrefix(id, sandbox.SandboxPrefix)
 }
 
+func (p place) String() string { return p.id + ":" + p.path }
+
 type copying struct {
-	c   *client.Client
-	cmd *cobra.Command
+	c      *client.Client
+	cmd    *cobra.Command
+	copied copied
+}
+
+// copied is what a copy came to, for programs.
+type copied struct {
+	From  string `json:"from"`
+	To    string `json:"to"` // the copy's own name
+	Files int    `json:"files"`
+	Bytes int64  `json:"bytes"` // in the files
 }
 
 // into gives the name of a copy: of base in a folder, or the name that was given.
@@ -73,16 +93,25 @@ func into(to, base string) string {
 	return to
 }
 
-func (x copying) in(from string, to place) error {
+func (x *copying) in(from string, to place) error {
 	ctx := x.cmd.Context()
+	x.copied = copied{From: from, To: to.String(), Files: 1}
 	if from == "-" {
-		return x.c.PutFile(ctx, to.id, to.path, x.cmd.InOrStdin(), -1, 0)
+		if to.path == "" || strings.HasSuffix(to.path, "/") {
+			return wrongUsage("what comes from standard input needs a name, as in outpost cp - %s", place{to.id, into(to.path, "FILE")})
+		}
+		n := counted{x.cmd.InOrStdin(), &x.copied.Bytes}
+		return x.c.PutFile(ctx, to.id, to.path, n, -1, 0)
 	}
 	st, err := os.Stat(from)
 	if err != nil {
 		return err
 	}
 	name := into(to.path, filepath.Base(filepath.Clean(from)))
+	if name == to.path && x.c.IsFolder(ctx, to.id, name) {
+		name = into(name+"/", filepath.Base(filepath.Clean(from)))
+	}
+	x.copied.To = place{to.id, name}.String()
 	if st.IsDir() {
 		return x.folderIn(ctx, from, to.id, name)
 	}
@@ -97,12 +126,30 @@ func (x copying) in(from string, to place) error {
 	if !st.Mode().IsRegular() {
 		size = -1
 	}
-	return x.c.PutFile(ctx, to.id, name, bar.reading(f), size, uint32(st.Mode().Perm()))
+	return x.c.PutFile(ctx, to.id, name, counted{bar.reading(f), &x.copied.Bytes}, size, uint32(st.Mode().Perm()))
 }
 
-func (x copying) folderIn(ctx context.Context, from, id, name string) error {
+// counted counts what is read.
+type counted struct {
+	io.Reader
+	n *int64
+}
+
+// Read implements io.Reader.
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	*c.n += int64(n)
+	return n, err
+}
+
+func (x *copying) folderIn(ctx context.Context, from, id, name string) error {
 	bar := newBar(x.cmd.ErrOrStderr(), from, -1)
 	defer bar.end()
+	if asJSON(x.cmd) {
+		if err := x.count(os.DirFS(from)); err != nil {
+			return err
+		}
+	}
 	r, w := io.Pipe()
 	packed := make(chan error, 1)
 	go func() {
@@ -122,13 +169,30 @@ func (x copying) folderIn(ctx context.Context, from, id, name string) error {
 	return err
 }
 
-func (x copying) out(from place, to string) error {
+// count notes what a folder has.
+func (x *copying) count(folder fs.FS) error {
+	x.copied.Files = 0
+	return fs.WalkDir(folder, ".", func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			x.copied.Files++
+			x.copied.Bytes += info.Size()
+		}
+		return err
+	})
+}
+
+func (x *copying) out(from place, to string) error {
 	ctx := x.cmd.Context()
 	if from.path == "" {
 		from.path = "."
 	}
+	x.copied = copied{From: from.String(), To: to, Files: 1}
 	f, err := x.c.GetFile(ctx, from.id, from.path, 0)
-	if sandbox.CodeOf(err) == sandbox.IsADirectory && to != "-" {
+	if sandbox.CodeOf(err) == sandbox.IsADirectory {
 		return x.folderOut(ctx, from, to)
 	}
 	if err != nil {
@@ -141,7 +205,8 @@ func (x copying) out(from place, to string) error {
 	}
 	bar := newBar(x.cmd.ErrOrStderr(), from.path, f.Size)
 	defer bar.end()
-	return writeFile(localName(to, path.Base(from.path)), bar.reading(f), fs.FileMode(f.Mode))
+	x.copied.To = localName(to, path.Base(from.path))
+	return writeFile(x.copied.To, counted{bar.reading(f), &x.copied.Bytes}, fs.FileMode(f.Mode))
 }
 
 // localName is into for this host, where a folder that is there counts too.
@@ -172,12 +237,19 @@ func writeFile(name string, from io.Reader, mode fs.FileMode) error {
 	return os.Rename(draft.Name(), name)
 }
 
-func (x copying) folderOut(ctx context.Context, from place, to string) error {
+func (x *copying) folderOut(ctx context.Context, from place, to string) error {
 	archive, err := x.c.GetArchive(ctx, from.id, from.path)
 	if err != nil {
 		return err
 	}
 	defer archive.Close()
+	if to == "-" {
+		if onTerminal(x.cmd.OutOrStdout()) {
+			return wrongUsage("%s is a folder, and a terminal shows no tar archive: send it to a file or a program, as in | tar -xf -", from)
+		}
+		_, err := io.Copy(x.cmd.OutOrStdout(), archive)
+		return err
+	}
 	name := localName(to, path.Base(path.Clean(from.path)))
 	if err := os.MkdirAll(name, 0o755); err != nil {
 		return err
@@ -189,10 +261,11 @@ func (x copying) folderOut(ctx context.Context, from place, to string) error {
 	defer root.Close()
 	bar := newBar(x.cmd.ErrOrStderr(), from.path, -1)
 	defer bar.end()
-	return unpackIn(root, tar.NewReader(bar.reading(archive)))
+	x.copied.To, x.copied.Files = name, 0
+	return x.unpackIn(root, tar.NewReader(bar.reading(archive)))
 }
 
-func unpackIn(root *os.Root, r *tar.Reader) error {
+func (x *copying) unpackIn(root *os.Root, r *tar.Reader) error {
 	for {
 		h, err := r.Next()
 		if err == io.EOF {
@@ -201,13 +274,13 @@ func unpackIn(root *os.Root, r *tar.Reader) error {
 		if err != nil {
 			return fmt.Errorf("the archive broke off: %w", err)
 		}
-		if err := unpackOne(root, h, r); err != nil {
+		if err := x.unpackOne(root, h, r); err != nil {
 			return fmt.Errorf("%s: %w", printable(h.Name), err)
 		}
 	}
 }
 
-func unpackOne(root *os.Root, h *tar.Header, r io.Reader) error {
+func (x *copying) unpackOne(root *os.Root, h *tar.Header, r io.Reader) error {
 	name := path.Clean(h.Name)
 	if dir := path.Dir(name); dir != "." {
 		if err := root.MkdirAll(dir, 0o755); err != nil {
@@ -231,7 +304,9 @@ func unpackOne(root *os.Root, h *tar.Header, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(f, r)
+		n, err := io.Copy(f, r)
+		x.copied.Files++
+		x.copied.Bytes += n
 		return errors.Join(err, f.Close())
 	}
 	return nil // there is nothing else in archives of the server

@@ -30,7 +30,7 @@ func createCommand() *cobra.Command {
 		Example: `  id=$(outpost create --stateful python) && outpost exec "$id" step.py
   outpost create --stateful --port 8000 --ttl-secs 3600 node
   outpost create --egress allow --allow '*.example.com:443' python`,
-		Args:              cobra.ExactArgs(1),
+		Args:              asUsed,
 		ValidArgsFunction: cobra.FixedCompletions(values["language"], cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := c.request(cmd, args[0])

@@ -27,7 +27,7 @@ func demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Start a server, create a sandbox, run a program in it, show both answers, stop the server",
-		Args:  cobra.NoArgs,
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
 				var err error

@@ -41,7 +41,7 @@ func doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Say what this host can enforce, what is missing, and what mends it",
 		Long:  "Looks at the host without changing it. Exits 1 if no engine is usable here.",
-		Args:  cobra.NoArgs,
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if leaks {
 				return reportLeaks(cmd, cmp.Or(dataDir, os.Getenv("OUTPOST_DATA_DIR"), client.DefaultDataDir))

@@ -13,11 +13,57 @@ import (
 
 // inBackground starts a program and prints its exec's id, or with --json the exec.
 func inBackground(cmd *cobra.Command, c *client.Client, id string, r sandbox.ExecRequest) error {
+	if !asJSON(cmd) {
+		r.OutputEncoding = nil // who reads the result later reads text
+	}
 	e, err := c.Background(cmd.Context(), id, r)
 	if err != nil {
 		return err
 	}
 	return printLine(cmd, e, e.ID)
+}
+
+// inSandbox makes the exec request of what follows ID.
+func (p *program) inSandbox(cmd *cobra.Command, id string, args []string) (sandbox.ExecRequest, error) {
+	switch {
+	case len(args) == 0 || p.code != "" && args[0] != "--":
+		return p.request(cmd, args)
+	case args[0] == "--" && p.code != "":
+		return sandbox.ExecRequest{}, wrongUsage("there are two programs: the one of -c and the command after --; leave one out")
+	case args[0] == "--" && len(args) == 1:
+		return sandbox.ExecRequest{}, wrongUsage("-- is followed by a command, as in outpost exec %s -- ls -l", id)
+	case args[0] == "--":
+		return p.command(cmd, args[1:])
+	case len(args[0]) > 1 && args[0][0] == '-':
+		return sandbox.ExecRequest{}, wrongUsage("%s stands where the program does: put flags of outpost before the sandbox's id, and -- before a command", args[0])
+	}
+	r, err := p.request(cmd, args)
+	if lost, is := errors.AsType[*fs.PathError](err); is && lost.Path == args[0] && errors.Is(err, fs.ErrNotExist) {
+		err = wrongUsage("there is no file %s; a command comes after --, as in outpost exec %s -- %s", args[0], id, strings.Join(args, " "))
+	}
+	return r, err
+}
+
+// mayRunOn says what to do where the connection ended before the exec did.
+func mayRunOn(id string, err error) error {
+	if errors.Is(err, client.ErrSevered) {
+		return sandbox.Errorf(sandbox.Lost, err, "the connection to the server was lost before the program's end; it may still run: outpost execs %s tells", id)
+	}
+	return err
+}
+
+// fitsTerminal refuses what a terminal has no place for.
+func fitsTerminal(cmd *cobra.Command) error {
+	var all []string
+	for _, name := range []string{"code", "language", "dep", "env", "file", "timeout-secs", "memory-mb", "cpu-cores", "pids", "disk-mb", "detach"} {
+		if cmd.Flags().Changed(name) {
+			all = append(all, "--"+name)
+		}
+	}
+	if all == nil {
+		return nil
+	}
+	return wrongUsage("a terminal (-t) takes no %s; variables go into the command, as in outpost exec -t ID -- env NAME=VALUE bash", strings.Join(all, ", "))
 }
 
 func execCommand() *cobra.Command {
@@ -30,26 +76,30 @@ func execCommand() *cobra.Command {
 		Long: `Runs a program or a command in a sandbox, and passes its output through as it comes, and its exit
 code: 124 at its time limit, 137 at its memory limit, 128+n for signal n.
 What goes wrong beside the program exits 125, wrong usage too. With --json the whole result is one
-object on stdout, with the same exit code.`,
+object on stdout, with the same exit code.
+
+Flags go before ID; what follows the program is the program's. -t takes --user and --working-dir
+beside the command.`,
 		Example: `  outpost exec sb_1f0c9a2b7d3e step.py
   outpost exec sb_1f0c9a2b7d3e -- ls -l
   outpost exec -c 'print(6*7)' sb_1f0c9a2b7d3e
   outpost exec -it sb_1f0c9a2b7d3e -- top
   outpost exec -d sb_1f0c9a2b7d3e -- python3 -m http.server`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return wrongUsage("there is no ID: outpost exec ID FILE, or outpost exec ID -- COMMAND")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, args := args[0], args[1:]
 			p.inputTaken = terminal
-			var r sandbox.ExecRequest
-			var err error
-			if len(args) > 1 && args[0] == "--" {
-				r, err = p.command(cmd, args[1:])
-			} else {
-				r, err = p.request(cmd, args)
+			if terminal {
+				if err := fitsTerminal(cmd); err != nil {
+					return err
+				}
 			}
-			if errors.Is(err, fs.ErrNotExist) {
-				return wrongUsage("there is no file %s: flags go before ID, and a command comes after --, as in outpost exec %s -- %s", args[0], id, strings.Join(args, " "))
-			}
+			r, err := p.inSandbox(cmd, id, args)
 			if err != nil {
 				return err
 			}
@@ -63,11 +113,11 @@ object on stdout, with the same exit code.`,
 			case background:
 				return inBackground(cmd, c, id, r)
 			}
-			return p.runLive(cmd, func() (sandbox.ExecResult, error) {
+			return mayRunOn(id, p.runLive(cmd, func() (sandbox.ExecResult, error) {
 				return c.Exec(cmd.Context(), id, r)
 			}, func(live client.Live) (sandbox.ExecResult, error) {
 				return c.ExecLive(cmd.Context(), id, r, live)
-			})
+			}))
 		},
 	}
 	at.flags(cmd)

@@ -62,7 +62,7 @@ func wrongUsage(format string, args ...any) error { return usageError{fmt.Errorf
 func execute(ctx context.Context, root *cobra.Command, args []string) int {
 	began := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { began = true } // flags and arguments fit by then
-	root.SetArgs(args)
+	root.SetArgs(spellSignal(root, args))
 	cmd, err := root.ExecuteContextC(ctx)
 	exit, isExit := errors.AsType[exitError](err)
 	switch {
@@ -138,13 +138,20 @@ func inWords(err error) string {
 		return err.Error()
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s (%s", e.Message, e.Code)
+	message, fields := e.Message, e.Details
+	switch whole := sandbox.Faults(e.Details).Err(e.Code); {
+	case len(fields) == 1 && strings.Contains(message, fields[0].Reason):
+		fields = nil // there is nothing more to say
+	case len(fields) > 1 && message == whole.(*sandbox.Error).Message:
+		message = fmt.Sprintf("%d things are wrong", len(fields))
+	}
+	fmt.Fprintf(&b, "%s (%s", message, e.Code)
 	var status *client.StatusError
 	if errors.As(err, &status) && status.RequestID != "" {
 		fmt.Fprintf(&b, ", %s", status.RequestID)
 	}
 	b.WriteString(")")
-	for _, d := range e.Details {
+	for _, d := range fields {
 		fmt.Fprintf(&b, "\n  %s: %s", d.Field, d.Reason)
 	}
 	if e.RetryAfterSecs > 0 {
@@ -153,6 +160,8 @@ func inWords(err error) string {
 	switch e.Code {
 	case sandbox.Unauthorized:
 		b.WriteString("\n  the credential comes from --token, OUTPOST_TOKEN, or admin.token in the server's data directory")
+	case sandbox.DiskFull, sandbox.FileTooLarge:
+		b.WriteString("\n  how much that is, --disk-mb says: of outpost create for a sandbox, of outpost run for one program")
 	case sandbox.Forbidden:
 		b.WriteString("\n  the namespace comes from --namespace or OUTPOST_NAMESPACE")
 	}

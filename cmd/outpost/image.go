@@ -82,7 +82,7 @@ func printImages(cmd *cobra.Command, all []imageName) error {
 
 func imageList(at *imageStore) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "ls", Short: "List the images that are ready", Args: cobra.NoArgs,
+		Use: "ls", Short: "List the images that are ready", Args: asUsed,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := at.open()
 			if err != nil {
@@ -107,7 +107,7 @@ func imageList(at *imageStore) *cobra.Command {
 
 func imageRefresh(at *imageStore, use, short, example string) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short, Example: example, Args: cobra.MinimumNArgs(1),
+		Use: use, Short: short, Example: example, Args: asUsed,
 		RunE: func(cmd *cobra.Command, refs []string) error {
 			for _, ref := range refs {
 				if strings.HasPrefix(use, "build") && !strings.HasPrefix(ref, "deb:") {
@@ -138,7 +138,7 @@ func imageRefresh(at *imageStore, use, short, example string) *cobra.Command {
 
 func imageRemove(at *imageStore) *cobra.Command {
 	return &cobra.Command{
-		Use: "rm REFERENCE...", Short: "Remove images, and layers that no other image has", Args: cobra.MinimumNArgs(1), ValidArgsFunction: completeImages(at),
+		Use: "rm REFERENCE...", Short: "Remove images, and layers that no other image has", Args: asUsed, ValidArgsFunction: completeImages(at),
 		RunE: func(cmd *cobra.Command, refs []string) error {
 			s, err := at.open()
 			if err != nil {
@@ -165,7 +165,7 @@ func imageRemove(at *imageStore) *cobra.Command {
 func imagePrune(at *imageStore) *cobra.Command {
 	var budgetGB float64
 	cmd := &cobra.Command{
-		Use: "prune", Short: "Remove the images unused for longest until the store fits a size", Args: cobra.NoArgs,
+		Use: "prune", Short: "Remove the images unused for longest until the store fits a size", Args: asUsed,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !(budgetGB >= 0) || budgetGB > 1<<20 {
 				return wrongUsage("--store-gb %v: want a size in GiB, 0 or more", budgetGB)

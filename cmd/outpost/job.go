@@ -77,7 +77,7 @@ func jobLsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the jobs of the namespace",
-		Args:  cobra.NoArgs,
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -93,12 +93,15 @@ func jobLsCommand() *cobra.Command {
 				}
 				return nil
 			}
-			return printList(cmd, all, []string{"ID", "STATUS", "ATTEMPTS", "PRIORITY", "SANDBOX", "AGE"}, func(j sandbox.Job) []string {
-				where := "-"
+			return printList(cmd, all, []string{"ID", "STATUS", "ATTEMPTS", "PRIORITY", "SANDBOX", "ERROR", "AGE"}, func(j sandbox.Job) []string {
+				where, why := "-", "-"
+				if j.Error != nil {
+					why = string(j.Error.Code)
+				}
 				if j.SandboxID != nil {
 					where = *j.SandboxID
 				}
-				return []string{j.ID, string(j.Status), fmt.Sprintf("%d/%d", j.Attempts, j.MaxAttempts), strconv.Itoa(j.Priority), where, age(j.CreatedAt.Time)}
+				return []string{j.ID, string(j.Status), fmt.Sprintf("%d/%d", j.Attempts, j.MaxAttempts), strconv.Itoa(j.Priority), where, why, age(j.CreatedAt.Time)}
 			})
 		},
 	}
@@ -117,7 +120,7 @@ func jobGetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get ID",
 		Short: "Print a job with its result, as JSON",
-		Args:  cobra.ExactArgs(1),
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -146,7 +149,7 @@ func jobLogsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "logs [flags] ID",
 		Short: "Print the output of a job; with -f until it has ended, then exit with its program's code",
-		Args:  cobra.ExactArgs(1),
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -195,7 +198,7 @@ func jobCancelCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cancel ID...",
 		Short: "Cancel jobs that wait, or kill the programs of those that run",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -214,7 +217,7 @@ func jobKeyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "callback-key",
 		Short: "Print the key that the namespace's callbacks are signed with",
-		Args:  cobra.NoArgs,
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := at.open()
 			if err != nil {

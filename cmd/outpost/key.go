@@ -13,7 +13,7 @@ func keyCommand() *cobra.Command {
 	cmd := group(&cobra.Command{Use: "key", Short: "Make, list and void API keys"})
 	at.flags(cmd)
 	cmd.AddCommand(keyCreate(&at), keyList(&at), &cobra.Command{
-		Use: "rm ID...", Short: "Make keys void", Args: cobra.MinimumNArgs(1), ValidArgsFunction: completing(&at, -1, keyIDs),
+		Use: "rm ID...", Short: "Make keys void", Args: asUsed, ValidArgsFunction: completing(&at, -1, keyIDs),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -31,7 +31,7 @@ func keyCreate(at *connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make a key for the namespace of --namespace; its secret is shown this once",
-		Args:  cobra.ExactArgs(1),
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -61,7 +61,7 @@ func keyCreate(at *connection) *cobra.Command {
 
 func keyList(at *connection) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "ls", Short: "List the keys that you may manage", Args: cobra.NoArgs,
+		Use: "ls", Short: "List the keys that you may manage", Args: asUsed,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := at.open()
 			if err != nil {

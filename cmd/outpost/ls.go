@@ -17,7 +17,7 @@ func lsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the sandboxes of the namespace",
-		Args:  cobra.NoArgs,
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := at.open()
 			if err != nil {

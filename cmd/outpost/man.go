@@ -14,7 +14,7 @@ func manCommand() *cobra.Command {
 		Use:     "man DIR",
 		Short:   "Write the manual pages into a folder",
 		Example: "  outpost man /usr/local/share/man/man1",
-		Args:    cobra.ExactArgs(1),
+		Args:    asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +22,7 @@ func psCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ps ID",
 		Short: "List the processes of a stateful sandbox",
-		Args:  cobra.ExactArgs(1),
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -54,43 +55,12 @@ func printable(s string) string {
 	}, s)
 }
 
-func killCommand() *cobra.Command {
-	var at connection
-	var signal string
-	cmd := &cobra.Command{
-		Use:     "kill [flags] ID PID...",
-		Short:   "Send a signal to processes of a stateful sandbox",
-		Example: "  outpost kill -s SIGKILL sb_1f0c9a2b7d3e 12",
-		Args:    cobra.MinimumNArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := at.open()
-			if err != nil {
-				return err
-			}
-			for _, arg := range args[1:] {
-				pid, err := strconv.Atoi(arg)
-				if err != nil {
-					return wrongUsage("%s is no number of a process", arg)
-				}
-				if err := c.Signal(cmd.Context(), args[0], pid, signal); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	}
-	at.flags(cmd)
-	cmd.ValidArgsFunction = completing(&at, -1, oneSandbox(runningStateful, processesOf))
-	cmd.Flags().StringVarP(&signal, "signal", "s", "SIGTERM", "the signal's name")
-	return cmd
-}
-
 func execsCommand() *cobra.Command {
 	var at connection
 	cmd := &cobra.Command{
 		Use:   "execs ID",
 		Short: "List the programs of a sandbox that run or ended in the last ten minutes",
-		Args:  cobra.ExactArgs(1),
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -100,8 +70,15 @@ func execsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printList(cmd, all, []string{"ID", "STATUS", "BACKGROUND", "AGE"}, func(e sandbox.ExecState) []string {
-				return []string{e.ID, string(e.Status), strconv.FormatBool(e.Background), age(e.StartedAt.Time)}
+			return printList(cmd, all, []string{"ID", "STATUS", "EXIT", "BACKGROUND", "AGE"}, func(e sandbox.ExecState) []string {
+				exit := "-"
+				switch {
+				case e.ExitCode != nil:
+					exit = strconv.Itoa(*e.ExitCode)
+				case e.Error != nil:
+					exit = string(e.Error.Code)
+				}
+				return []string{e.ID, string(e.Status), exit, strconv.FormatBool(e.Background), age(e.StartedAt.Time)}
 			})
 		},
 	}
@@ -110,7 +87,7 @@ func execsCommand() *cobra.Command {
 	cancel := &cobra.Command{
 		Use:   "cancel ID EXEC",
 		Short: "Kill the program of an exec",
-		Args:  cobra.ExactArgs(2),
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -135,9 +112,10 @@ func logsCommand() *cobra.Command {
 		Use:   "logs [flags] ID EXEC",
 		Short: "Print the output of an exec; with -f until its program has ended, then exit with its code",
 		Long: `Prints the output of an exec; with -f until its program has ended, then exits with its code.
+Without -f stdout is printed before stderr: which piece came first is not known.
 With --json each piece is a line {"stream":"stdout","data":"text"}, or "data":{"base64":"…"} where it
 is no text, and the last line of -f {"result":{…}}.`,
-		Args: cobra.ExactArgs(2),
+		Args: asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -177,12 +155,17 @@ type streams struct {
 	whole  func(stream string, to io.Writer) error
 }
 
-func (s streams) print() error {
+func (s streams) print() (err error) {
 	var all sync.WaitGroup
 	var errs [2]error
 	out, log := s.cmd.OutOrStdout(), s.cmd.ErrOrStderr()
 	if asJSON(s.cmd) {
-		out, log = pieces{out, sandbox.Stdout}, pieces{out, sandbox.Stderr}
+		p := [2]*pieces{{to: out, stream: sandbox.Stdout}, {to: out, stream: sandbox.Stderr}}
+		defer func() { err = cmp.Or(err, p[0].end(), p[1].end()) }()
+		out, log = p[0], p[1]
+	}
+	if !s.follow {
+		return cmp.Or(s.copy(sandbox.Stdout, out), s.copy(sandbox.Stderr, log))
 	}
 	all.Go(func() { errs[0] = s.copy(sandbox.Stdout, out) })
 	all.Go(func() { errs[1] = s.copy(sandbox.Stderr, log) })
@@ -203,25 +186,46 @@ func (s streams) copy(stream string, to io.Writer) error {
 	return err
 }
 
-// pieces writes each piece of a stream as a line of JSON.
+// pieces writes each piece of a stream as a line of JSON. A character that a piece cuts in two goes with the next.
 type pieces struct {
 	to     io.Writer
 	stream string
+	rest   []byte // the beginning of a character
 }
 
 // Write implements io.Writer.
-func (p pieces) Write(b []byte) (int, error) {
+func (p *pieces) Write(b []byte) (int, error) {
+	all := append(p.rest, b...)
+	whole := len(all)
+	for i := max(0, whole-utf8.UTFMax+1); i < len(all); i++ {
+		if utf8.RuneStart(all[i]) && !utf8.FullRune(all[i:]) {
+			whole = i
+			break
+		}
+	}
+	p.rest = append([]byte{}, all[whole:]...)
+	return len(b), p.line(all[:whole])
+}
+
+// end writes what is left of a stream that ended within a character.
+func (p *pieces) end() error {
+	rest := p.rest
+	p.rest = nil
+	return p.line(rest)
+}
+
+func (p *pieces) line(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
 	line, err := json.Marshal(struct {
 		Stream string              `json:"stream"`
 		Data   sandbox.FileContent `json:"data"`
 	}{p.stream, b})
-	if err != nil {
-		return 0, err
+	if err == nil {
+		_, err = p.to.Write(append(line, '\n')) // at once: the other stream writes too
 	}
-	if _, err := p.to.Write(append(line, '\n')); err != nil { // at once: the other stream writes too
-		return 0, err
-	}
-	return len(b), nil
+	return err
 }
 
 // endOf is sayEnd, or a last line of JSON.

@@ -14,7 +14,7 @@ func rmCommand() *cobra.Command {
 		Use:     "rm ID...",
 		Short:   "Delete sandboxes, with what runs in them",
 		Example: `  outpost rm $(outpost ls -q)`,
-		Args:    cobra.MinimumNArgs(1),
+		Args:    asUsed,
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			c, err := at.open()
 			if err != nil {

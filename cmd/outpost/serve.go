@@ -45,13 +45,13 @@ admin.token in the data directory, which the first start makes.
 
 SIGTERM stops it: execs under way have drain_secs to end, stateful sandboxes live on for the next
 start, unless --stop-all.`,
-		Args: cobra.NoArgs,
+		Args: asUsed,
 	}
 	f := cmd.Flags()
 	f.StringVar(&file, "config", "", "configuration file (YAML)")
 	f.BoolVar(&stopAll, "stop-all", false, "stop stateful sandboxes too when the server stops")
 	for _, k := range config.Keys() {
-		f.String(k.Flag(), "", k.Doc)
+		f.Var(&setting{k.Initial, k.Kind}, k.Flag(), k.Doc)
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := host.EnterPrivateMounts(); err != nil {
@@ -68,6 +68,13 @@ start, unless --stop-all.`,
 	return cmd
 }
 
+// setting is a key of the configuration as a flag; what it says is judged with all others.
+type setting struct{ text, kind string }
+
+func (s *setting) String() string        { return s.text }
+func (s *setting) Set(text string) error { s.text = text; return nil }
+func (s *setting) Type() string          { return s.kind }
+
 // serve runs the server until ctx ends. Mounts of the host are left alone by entering a mount namespace of the server's
 // own before anything else.
 func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer) (err error) {
@@ -78,19 +85,23 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 	if c.DataDir, err = filepath.Abs(c.DataDir); err != nil {
 		return err
 	}
+	socket, deaf := net.Listen("tcp", c.Listen)
+	if deaf == nil {
+		defer socket.Close() //nolint:errcheck // it is closed where it was served
+	} else if _, err := os.Stat(c.DataDir); err != nil {
+		return deaf // and no folder is left of it
+	}
 	unlock, err := lockDataDir(c.DataDir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if deaf != nil { // that another server runs on the directory says more
+		return deaf
+	}
 	if c.DataDir, err = filepath.EvalSymlinks(c.DataDir); err != nil { // what is mounted below it follows no links
 		return err
 	}
-	socket, err := net.Listen("tcp", c.Listen) // first: where that fails nothing else was done
-	if err != nil {
-		return err
-	}
-	defer socket.Close() //nolint:errcheck // it is closed where it was served
 	token, err := firstCredential(c.DataDir, log)
 	if err != nil {
 		return err

@@ -22,7 +22,7 @@ func shellCommand() *cobra.Command {
 		Short: "Open a shell in a stateful sandbox, in this terminal",
 		Long: `Opens a login shell in a stateful sandbox, in this terminal, and passes its exit code through.
 What it leaves in the background stays. A connection that breaks hangs the shell up.`,
-		Args: cobra.ExactArgs(1),
+		Args: asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {

@@ -24,7 +24,7 @@ func turnCommand(name, short string, fits func(sandbox.Sandbox) bool, do func(*c
 	cmd := &cobra.Command{
 		Use:   name + " ID...",
 		Short: short,
-		Args:  cobra.MinimumNArgs(1),
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -45,7 +45,7 @@ func eventsCommand() *cobra.Command {
 		Use:   "events [ID]",
 		Short: "Show changes of sandboxes as they come, until interrupted",
 		Long:  "Shows changes of sandboxes as they come, until interrupted; with --json one object a line.",
-		Args:  cobra.MaximumNArgs(1),
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {

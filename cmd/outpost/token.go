@@ -13,7 +13,7 @@ func tokenCommand() *cobra.Command {
 	cmd := group(&cobra.Command{Use: "token", Short: "Make, list and void personal access tokens"})
 	at.flags(cmd)
 	cmd.AddCommand(tokenCreate(&at), tokenList(&at), &cobra.Command{
-		Use: "rm ID...", Short: "Make tokens void", Args: cobra.MinimumNArgs(1), ValidArgsFunction: completing(&at, -1, tokenIDs),
+		Use: "rm ID...", Short: "Make tokens void", Args: asUsed, ValidArgsFunction: completing(&at, -1, tokenIDs),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -30,7 +30,7 @@ func tokenCreate(at *connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make a token with your namespace and role; it is shown this once",
-		Args:  cobra.ExactArgs(1),
+		Args:  asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
 			if err != nil {
@@ -52,7 +52,7 @@ func tokenCreate(at *connection) *cobra.Command {
 
 func tokenList(at *connection) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "ls", Short: "List your tokens", Args: cobra.NoArgs,
+		Use: "ls", Short: "List your tokens", Args: asUsed,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := at.open()
 			if err != nil {

@@ -34,6 +34,7 @@ type Entry struct {
 	Status     int               `json:"status,omitempty"`
 	Code       string            `json:"code,omitempty"` // of the error
 	Reason     string            `json:"reason,omitempty"`
+	Suppressed int               `json:"suppressed,omitempty"` // calls without a valid credential since the last one noted, which have no lines
 	DurationMS float64           `json:"duration_ms,omitempty"`
 	Credential *Credential       `json:"credential"` // null: nobody that is known, or the server itself
 	Namespace  string            `json:"namespace,omitempty"`

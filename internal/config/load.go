@@ -20,7 +20,10 @@ import (
 type Key struct {
 	Path string // rate_limit.burst
 	Doc  string
-	text bool // its value is text as it stands
+	Kind string // what its value is, in a word or two: seconds, MiB, number, true|false
+	text bool   // its value is text as it stands
+
+	Initial string // its value where nobody says one
 }
 
 // Flag is the key's flag, without dashes in front.
@@ -33,22 +36,51 @@ func (k Key) Variable() string {
 
 // Keys are all keys that have a value of their own, in the order of their paths.
 func Keys() []Key {
-	keys := keysOf(reflect.TypeFor[Config](), "")
+	keys := keysOf(reflect.ValueOf(Default()), "")
 	slices.SortFunc(keys, func(a, b Key) int { return cmp.Compare(a.Path, b.Path) })
 	return keys
 }
 
-func keysOf(t reflect.Type, path string) []Key {
+func keysOf(v reflect.Value, path string) []Key {
 	var keys []Key
-	for name, f := range strict.Fields(t) {
-		at := sandbox.Field(path, name)
+	for name, f := range strict.Fields(v.Type()) {
+		at, value := sandbox.Field(path, name), v.FieldByIndex(f.Index)
 		if f.Type.Kind() == reflect.Struct {
-			keys = append(keys, keysOf(f.Type, at)...)
+			keys = append(keys, keysOf(value, at)...)
 			continue
 		}
-		keys = append(keys, Key{Path: at, Doc: f.Tag.Get("doc"), text: f.Type.Kind() == reflect.String})
+		k := Key{Path: at, Doc: f.Tag.Get("doc"), Kind: kindOf(name, f), text: f.Type.Kind() == reflect.String}
+		if !value.IsZero() {
+			k.Initial = fmt.Sprint(value)
+		}
+		keys = append(keys, k)
 	}
 	return keys
+}
+
+// units are by the ends of keys what their numbers count.
+var units = map[string]string{"_mb": "MiB", "_gb": "GiB", "_ms": "milliseconds", "_secs": "seconds", "_hours": "hours"}
+
+func kindOf(name string, f reflect.StructField) string {
+	if words := f.Tag.Get("enum"); words != "" {
+		return strings.ReplaceAll(words, ",", "|")
+	}
+	switch f.Type.Kind() {
+	case reflect.Bool:
+		return "true|false"
+	case reflect.String:
+		return "text"
+	case reflect.Slice:
+		return "[a,b]"
+	case reflect.Map:
+		return "{name:value}"
+	}
+	for end, unit := range units {
+		if strings.HasSuffix(name, end) {
+			return unit
+		}
+	}
+	return "number"
 }
 
 // Sources are where a configuration comes from.

@@ -20,6 +20,7 @@ var statuses = map[sandbox.Code]int{
 	sandbox.Forbidden:              http.StatusForbidden,
 	sandbox.NotFound:               http.StatusNotFound,
 	sandbox.MethodNotAllowed:       http.StatusMethodNotAllowed,
+	sandbox.UpgradeRequired:        http.StatusUpgradeRequired,
 	sandbox.Conflict:               http.StatusConflict,
 	sandbox.BodyTooLarge:           http.StatusRequestEntityTooLarge,
 	sandbox.UnsupportedMediaType:   http.StatusUnsupportedMediaType,
@@ -119,6 +120,10 @@ func (s *Server) errorBody(w http.ResponseWriter, r *http.Request, a service.Ans
 		w.Header().Set("Retry-After", strconv.Itoa(e.RetryAfterSecs))
 	} else if a.Status == http.StatusServiceUnavailable || a.Status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")
+	}
+	if a.Status == http.StatusUpgradeRequired { // RFC 9110, 15.5.22
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "websocket")
 	}
 	if a.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="outpost", API-Key realm="outpost"`)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"sync"
 	"time"
 
 	"outpost.run/outpost/internal/audit"
@@ -30,10 +31,38 @@ func (s *Server) auditCall(t *trace) {
 	}
 	e := s.auditEntry(t)
 	e.Outcome, e.Repeated, e.Status, e.Code = outcome(t), t.repeated, t.status, string(t.code())
+	if t.caller.ID == "" {
+		var noted bool
+		if e.Suppressed, noted = s.strangers.note(e.Time); !noted {
+			return
+		}
+	}
 	e.DurationMS = float64(t.took.Microseconds()) / 1000
 	if err := s.audit.Write(e); err != nil {
 		s.log.Error("a call is missing in the audit log", "request_id", t.requestID, "action", t.audit, "outcome", e.Outcome, "error", err)
 	}
+}
+
+// strangersEvery is how often a call without a valid credential is noted: anybody can make as many as they like, and fill a disk.
+const strangersEvery = time.Second
+
+// strangers counts calls without a valid credential.
+type strangers struct {
+	mu         sync.Mutex
+	last       time.Time // that one was noted
+	suppressed int       // since then
+}
+
+// note says whether a call is noted, and how many were not since the last that was.
+func (s *strangers) note(now time.Time) (suppressed int, noted bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if passed := now.Sub(s.last); passed >= 0 && passed < strangersEvery {
+		s.suppressed++
+		return 0, false
+	}
+	suppressed, s.suppressed, s.last = s.suppressed, 0, now
+	return suppressed, true
 }
 
 func (s *Server) auditEntry(t *trace) audit.Entry {

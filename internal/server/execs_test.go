@@ -53,8 +53,10 @@ func TestATicketOpensOneTerminalOnce(t *testing.T) {
 	f.wants("after that", f.callAs(t.Context(), "", "GET", boxes+"/"+id+"/pty?ticket="+ticket, ""), 401, "unauthorized")
 	ticket = field[string](t, f.call("POST", boxes+"/"+id+"/pty/ticket", ""), "ticket")
 	f.wants("for another call", f.callAs(t.Context(), "", "GET", boxes+"/"+id+"/files/list?path=.&ticket="+ticket, ""), 401, "unauthorized")
-	if r := f.callAs(t.Context(), "", "GET", boxes+"/"+id+"/pty?ticket="+ticket, ""); r.status != http.StatusUpgradeRequired {
-		t.Errorf("a good one without a WebSocket: %d %s", r.status, r.body)
+	r := f.callAs(t.Context(), "", "GET", boxes+"/"+id+"/pty?ticket="+ticket, "")
+	f.wants("a good one without a WebSocket", r, 426, "upgrade_required")
+	if r.header.Get("Upgrade") != "websocket" || !strings.Contains(string(r.body), "outpost shell") {
+		t.Errorf("%v %s", r.header, r.body)
 	}
 }
 
@@ -101,4 +103,18 @@ func TestNothingIsWrittenToAnAnswerThatIsOver(t *testing.T) {
 	}
 	close(goOn)
 	<-ended
+}
+
+func TestAHandshakeThatIsNoneIsAnErrorOfOurs(t *testing.T) {
+	f := start(t, nil)
+	at := boxes + "/" + field[string](t, f.call("POST", boxes, `{"language":"python","mode":"stateful"}`), "id") + "/pty"
+	upgrade := []string{"Connection: keep-alive, Upgrade", "Upgrade: websocket"}
+	for what, headers := range map[string][]string{
+		"no version":     append(upgrade[:2:2], "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="),
+		"an old version": append(upgrade[:2:2], "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version: 8"),
+		"a short key":    append(upgrade[:2:2], "Sec-WebSocket-Key: AAAA", "Sec-WebSocket-Version: 13"),
+	} {
+		f.wants(what, f.call("GET", at, "", headers...), 422, "invalid_request")
+	}
+	f.wants("another protocol", f.call("GET", at, "", "Connection: Upgrade", "Upgrade: h2c"), 426, "upgrade_required")
 }

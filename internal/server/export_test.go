@@ -31,7 +31,7 @@ func SetHeaderTime(d time.Duration) (undo func()) {
 func (s *Server) Changing() map[string]string {
 	all := map[string]string{}
 	for _, r := range s.routes {
-		if r.method != "GET" || r.hijacks != nil {
+		if r.method != "GET" && r.method != "HEAD" || r.hijacks != nil {
 			all[r.method+" "+r.path] = r.audit
 		}
 	}
@@ -41,7 +41,7 @@ func (s *Server) Changing() map[string]string {
 // Audited are the actions of the routes that only read; there should be none.
 func (s *Server) Audited() (wrong []string) {
 	for _, r := range s.routes {
-		if r.method == "GET" && r.hijacks == nil && r.audit != "" {
+		if (r.method == "GET" || r.method == "HEAD") && r.hijacks == nil && r.audit != "" {
 			wrong = append(wrong, r.path)
 		}
 	}

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -59,8 +61,14 @@ func (s *Server) deleteFile(c *call) (any, error) {
 	return nil, s.plainFileCall(c, sandbox.RemoveFile, noBody, nil)
 }
 
+var gzipMagic = []byte{0x1f, 0x8b} // RFC 1952, 2.3.1
+
 func (s *Server) putArchive(c *call) (any, error) {
-	return nil, s.plainFileCall(c, sandbox.Unpack, c.size, c.in)
+	in := bufio.NewReader(c.in)
+	if head, _ := in.Peek(len(gzipMagic)); bytes.Equal(head, gzipMagic) {
+		return nil, sandbox.Errorf(sandbox.Invalid, nil, "the body is a gzip'd tar archive: unpack it with gzip -d first, and send the tar")
+	}
+	return nil, s.plainFileCall(c, sandbox.Unpack, c.size, in)
 }
 
 func (s *Server) mkdir(c *call) (any, error) {
@@ -120,6 +128,23 @@ func (s *Server) getFile(c *call, w http.ResponseWriter) error {
 	d.offset, d.length = op.Offset, op.Length
 	return d.end(c.trace, s.svc.Files(c.ctx, c.namespace, c.id, op, noBody, nil, d))
 }
+
+// headFile answers as getFile does, without the bytes. It asks for one of them, because nobody asks for none.
+func (s *Server) headFile(c *call, w http.ResponseWriter) error {
+	op, _, faults := c.fileCall(sandbox.GetFile, fileParams)
+	if err := faults.Err(sandbox.Invalid); err != nil {
+		return err
+	}
+	op.Length = 1
+	d := &download{w: w}
+	return d.end(c.trace, s.svc.Files(c.ctx, c.namespace, c.id, op, noBody, nil, headOnly{d}))
+}
+
+// headOnly is a download of which nothing is sent but its head.
+type headOnly struct{ *download }
+
+// Write implements service.FileSink.
+func (headOnly) Write(b []byte) (int, error) { return len(b), nil }
 
 func (s *Server) getArchive(c *call, w http.ResponseWriter) error {
 	op, _, faults := c.fileCall(sandbox.PackFolder, fileParams)

@@ -120,7 +120,23 @@ func (p *paper) Watch(ctx context.Context, _ chan<- service.Event) error {
 
 func (p *paper) Control(context.Context, string, string, service.TerminalControl) error { return nil }
 
-func (p *paper) Files(context.Context, string, service.FileOp, io.Reader, service.FileSink) error {
+// Files has one file to get, and takes whatever is to be unpacked.
+func (p *paper) Files(_ context.Context, _ string, op service.FileOp, body io.Reader, out service.FileSink) error {
+	switch {
+	case op.Verb == sandbox.Unpack:
+		_, err := io.Copy(io.Discard, body)
+		return err
+	case op.Verb == sandbox.GetFile && op.Path == "there":
+		content := "what is in it"
+		if err := out.Found(sandbox.FileInfo{Size: int64(len(content)), Mode: "0640"}); err != nil {
+			return err
+		}
+		if op.Length > 0 {
+			content = content[:op.Length]
+		}
+		_, err := io.WriteString(out, content)
+		return err
+	}
 	return sandbox.Errorf(sandbox.FileNotFound, nil, "a paper machine has no files")
 }
 

@@ -251,7 +251,7 @@ func TestEachAnswerHasOneLineInTheLog(t *testing.T) {
 		{"no route", f.call("GET", "/nothing", ""), []string{"status=404", "code=not_found", `route=""`}},
 		{"no method", f.call("PUT", boxes, ""), []string{"status=405", "code=method_not_allowed"}},
 		{"an odd path", f.call("GET", boxes+"/%2e%2e%2fx", ""), []string{"status=404"}},
-		{"no handshake", f.call("GET", boxes+"/"+stateful+"/pty", ""), []string{"status=426", "code=invalid_request", "sandbox_id=" + stateful}},
+		{"no handshake", f.call("GET", boxes+"/"+stateful+"/pty", ""), []string{"status=426", "code=upgrade_required", "sandbox_id=" + stateful}},
 		{"output", f.call("GET", boxes+"/"+box+"/execs/"+field[string](t, ran, "id")+"/output", ""), append([]string{"status=200"}, known...)},
 		{"a page", f.callAs(t.Context(), "", "GET", "/docs", ""), []string{"status=200", "route=/docs"}},
 		{"metrics", f.call("GET", "/metrics", ""), []string{"status=200", "route=/metrics"}},
@@ -313,4 +313,32 @@ func TestALiveExecWhoseClientLeftHasItsLine(t *testing.T) {
 	}
 	f.paper.release <- struct{}{}
 	soon(f, "the program's end", f.paper.ended)
+}
+
+// Anybody can make calls without a credential, as many as they like: they must not fill the audit log's disk.
+func TestCallsOfNobodyFillNoAuditLog(t *testing.T) {
+	f, b := audited(t, false)
+	for range 200 {
+		f.wants("nobody", f.callAs(t.Context(), "Bearer wrong", "POST", boxes, "{}"), 401, "unauthorized")
+	}
+	made := f.call("POST", boxes, `{"language":"python"}`) // whoever is known is noted, always
+	b.of(t, made.header.Get("X-Request-Id"), 1)
+	nobodys := func() (n, suppressed int) {
+		for _, e := range b.all(t) {
+			if e.Credential == nil {
+				n, suppressed = n+1, suppressed+e.Suppressed
+			}
+		}
+		return n, suppressed
+	}
+	before := time.Now()
+	for n, told := nobodys(); n+told < 200; n, told = nobodys() { // the next second's line tells of them
+		f.callAs(t.Context(), "Bearer wrong", "POST", boxes, "{}")
+		if time.Sleep(50 * time.Millisecond); time.Since(before) > 20*time.Second {
+			t.Fatalf("%d lines, and %d calls that they tell of", n, told)
+		}
+	}
+	if n, _ := nobodys(); n > 60 {
+		t.Errorf("%d lines", n)
+	}
 }

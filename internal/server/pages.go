@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"net/url"
 	"slices"
 	"strconv"
@@ -52,7 +53,7 @@ func readQuery(raw string, known []param) (url.Values, sandbox.Faults) {
 		switch {
 		case !slices.Contains(names, name):
 			reason := "is not known"
-			if near := strict.Nearest(name, names); near != "" {
+			if near := cmp.Or(strict.Nearest(name, names), elsewhere(name, names)); near != "" {
 				reason += "; did you mean " + near + "?"
 			}
 			faults.Add(name, "%s", reason)
@@ -61,6 +62,17 @@ func readQuery(raw string, known []param) (url.Values, sandbox.Faults) {
 		}
 	}
 	return q, faults
+}
+
+// others is what other services' lists call what ours do.
+var others = map[string]string{"limit": "per_page", "size": "per_page", "page_size": "per_page", "pagesize": "per_page", "count": "per_page", "top": "per_page", "sort_by": "sort", "direction": "order"}
+
+// elsewhere is the known name of what others call so, or "".
+func elsewhere(name string, known []string) string {
+	if ours := others[strings.ToLower(name)]; slices.Contains(known, ours) {
+		return ours
+	}
+	return ""
 }
 
 func readPaging(q url.Values, faults *sandbox.Faults) service.Paging {

@@ -2,11 +2,15 @@ package server
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -97,11 +101,29 @@ func readTerminal(c *call) (r service.TerminalRequest, faults sandbox.Faults) {
 	return r, faults
 }
 
+// handshake judges what begins a WebSocket, because the library that accepts one refuses in plain text. Source: RFC 6455, 4.2.1.
+func handshake(h http.Header) error {
+	has := func(name, word string) bool {
+		return slices.ContainsFunc(strings.Split(strings.Join(h.Values(name), ","), ","), func(s string) bool { return strings.EqualFold(strings.TrimSpace(s), word) })
+	}
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(h.Get("Sec-WebSocket-Key")))
+	switch {
+	case !has("Connection", "Upgrade"), !has("Upgrade", "websocket"):
+		return sandbox.Errorf(sandbox.UpgradeRequired, nil, "this path is a WebSocket: a client of those sends Connection: Upgrade and Upgrade: websocket, and outpost shell is one")
+	case !has("Sec-WebSocket-Version", "13"), err != nil || len(key) != 16 || len(h.Values("Sec-WebSocket-Key")) != 1:
+		return sandbox.Errorf(sandbox.Invalid, nil, "the WebSocket's handshake must have Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key of 16 bytes in base64")
+	}
+	return nil
+}
+
 // pty is a terminal over a WebSocket. There is nothing that a page of another origin could do with it but by a ticket that
 // somebody gave it: no cookie is looked at.
 func (s *Server) pty(c *call, w http.ResponseWriter, r *http.Request) error {
 	t, faults := readTerminal(c)
 	if err := faults.Err(sandbox.Invalid); err != nil {
+		return err
+	}
+	if err := handshake(r.Header); err != nil {
 		return err
 	}
 	if err := s.svc.MayOpenTerminal(c.namespace, c.id); err != nil {
@@ -141,6 +163,7 @@ type session struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	control chan func(sandbox.TerminalControl) error
+	behind  atomic.Bool // more is typed than the program reads: nothing else of the client is heard
 }
 
 // Write implements io.Writer: what the terminal shows.
@@ -157,7 +180,17 @@ func (p *session) Write(b []byte) (int, error) {
 // read hands on what is typed, and what changes the terminal, until the client goes away.
 func (p *session) read(in *io.PipeWriter) {
 	defer p.cancel()
-	defer in.Close()
+	typed := make(chan []byte, typedAhead)
+	defer close(typed)
+	go func() {
+		defer in.Close()
+		for b := range typed {
+			if _, err := in.Write(b); err != nil {
+				p.cancel()
+				return
+			}
+		}
+	}()
 	for {
 		kind, b, err := p.conn.Read(p.ctx)
 		if err != nil {
@@ -169,11 +202,18 @@ func (p *session) read(in *io.PipeWriter) {
 			}
 			continue
 		}
-		if _, err := in.Write(b); err != nil {
+		p.behind.Store(true)
+		select {
+		case typed <- b:
+		case <-p.ctx.Done():
 			return
 		}
+		p.behind.Store(false)
 	}
 }
+
+// typedAhead is how many messages may wait for a program that reads slowly, while sizes and signals go past them.
+const typedAhead = 4
 
 func (p *session) change(b []byte) error {
 	var c sandbox.TerminalControl
@@ -203,7 +243,7 @@ func (p *session) ping() {
 		ctx, cancel := context.WithTimeout(p.ctx, pingTimeout)
 		err := p.conn.Ping(ctx)
 		cancel()
-		if err != nil {
+		if err != nil && !(p.behind.Load() && errors.Is(err, context.DeadlineExceeded)) {
 			p.cancel()
 			return
 		}

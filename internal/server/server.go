@@ -67,6 +67,7 @@ type Server struct {
 
 	audit         *audit.Log
 	auditRequired bool
+	strangers     strangers
 	tracer        otel.Tracer
 }
 
@@ -118,7 +119,7 @@ func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 		path = r.URL.Path
 	}
 	var allowed []string
-	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
 		if s.mux.Match(chi.NewRouteContext(), method, path) {
 			allowed = append(allowed, method)
 		}

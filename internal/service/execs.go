@@ -324,6 +324,10 @@ func (e *exec) state(with bool) sandbox.ExecState {
 	st.Status = sandbox.ExecFinished
 	at := sandbox.At(e.ended)
 	st.FinishedAt = &at
+	if e.err == nil {
+		code := e.result.ExitCode
+		st.ExitCode = &code
+	}
 	switch {
 	case e.err != nil:
 		st.Error = BodyOf(e.err)

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"math"
 	"strings"
 	"unicode/utf8"
 
@@ -34,14 +35,20 @@ func WholeCharacters(b []byte) []byte {
 	return b
 }
 
+// toMicros rounds milliseconds: what sums of them have beyond microseconds is noise.
+func toMicros(ms float64) float64 { return math.Round(ms*1000) / 1000 }
+
 // resultOf is the result of an exec, without its output.
 func resultOf(e *exec, o ExecOutcome) sandbox.ExecResult {
 	r := sandbox.ExecResult{
 		ID: e.ID, SandboxID: e.SandboxID, ExitCode: o.ExitCode, TerminationReason: o.Reason,
 		TimedOut: o.Reason == sandbox.TimedOut, OOMKilled: o.Reason == sandbox.OOMKilled,
 		StdoutTruncated: o.StdoutBytes > int64(len(e.Stdout.Head(e.most))), StderrTruncated: o.StderrBytes > int64(len(e.Stderr.Head(e.most))),
-		StdoutBytes: o.StdoutBytes, StderrBytes: o.StderrBytes, DurationMS: o.DurationMS, Start: o.Start,
+		StdoutBytes: o.StdoutBytes, StderrBytes: o.StderrBytes, DurationMS: toMicros(o.DurationMS), Start: o.Start,
 		Timings: o.Timings, Usage: o.Usage, Files: map[string]sandbox.FileContent{}, DepsResolved: o.DepsResolved, Isolation: o.Isolation,
+	}
+	for _, ms := range []*float64{&r.Timings.QueueMS, &r.Timings.PrepareMS, &r.Timings.DepsMS, &r.Timings.RunMS, &r.Usage.CPUMS} {
+		*ms = toMicros(*ms)
 	}
 	if o.Signal != "" {
 		r.Signal = &o.Signal

@@ -4,7 +4,9 @@ package tracing
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -70,9 +72,24 @@ func Start(ctx context.Context, o Options) (*Tracing, error) {
 
 // sampler takes that part of the traces, those that a client began included: it may say that it wants none, but not that it wants more.
 func sampler(part float64) sdk.Sampler {
-	some := sdk.TraceIDRatioBased(part)
+	some := share(part)
 	return sdk.ParentBased(some, sdk.WithRemoteParentSampled(some))
 }
+
+// share draws for each trace. The SDK's own reads the trace's id, which is a client's to choose.
+type share float64
+
+// ShouldSample implements sdk.Sampler.
+func (s share) ShouldSample(p sdk.SamplingParameters) sdk.SamplingResult {
+	r := sdk.SamplingResult{Decision: sdk.Drop, Tracestate: trace.SpanContextFromContext(p.ParentContext).TraceState()}
+	if rand.Float64() < float64(s) {
+		r.Decision = sdk.RecordAndSample
+	}
+	return r
+}
+
+// Description implements sdk.Sampler.
+func (s share) Description() string { return fmt.Sprintf("share{%g}", float64(s)) }
 
 // Tracer makes the spans.
 func (t *Tracing) Tracer() trace.Tracer { return t.provider.Tracer(phase.Scope) }

@@ -171,3 +171,22 @@ func BenchmarkOn(b *testing.B) {
 		p.End(nil)
 	}
 }
+
+// A client chooses the ids of its traces: they must not choose for the server what is sampled.
+func TestATracesIDDoesNotSayWhetherItIsSampled(t *testing.T) {
+	const calls = 2000
+	for name, last := range map[string]trace.TraceID{"the least": {15: 1}, "the greatest": {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}} {
+		tr, counts, _, _ := start(t, 0.5)
+		for range calls {
+			ctx := trace.ContextWithRemoteSpanContext(context.Background(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: last, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled, Remote: true}))
+			_, call := tr.Tracer().Start(ctx, "call")
+			call.End()
+		}
+		if err := tr.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if n := counts.ended.Load(); n < calls*2/5 || n > calls*3/5 { // nine standard deviations
+			t.Errorf("%s: %d of %d", name, n, calls)
+		}
+	}
+}

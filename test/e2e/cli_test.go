@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -445,6 +447,9 @@ func TestASandboxesIDCompletes(t *testing.T) {
 		{"not twice", []string{"rm", made.ID, ""}, "", false},
 		{"not where it can't be started", []string{"start", ""}, "", false},
 		{"as the place of a copy", []string{"cp", made.ID[:5]}, "", true},
+		{"as a place that has hardly begun", []string{"cp", "sb"}, "", true},
+		{"where a copy of a file can only go", []string{"cp", "file", ""}, "", true},
+		{"not where it goes to this host", []string{"cp", made.ID + ":a", ""}, "", false},
 		{"not for who may not see it", []string{"rm", ""}, "OUTPOST_TOKEN=wrong", false},
 		{"not without a server", []string{"rm", ""}, "OUTPOST_URL=http://127.0.0.1:1", false},
 	} {
@@ -508,5 +513,84 @@ func TestManualPagesAreWellFormed(t *testing.T) {
 		if e.code != 0 || e.stderr != "" {
 			t.Errorf("%s: exit %d\n%s", filepath.Base(page), e.code, e.stderr)
 		}
+	}
+}
+
+func TestAServerThatDiesUnderAnExecIsTold(t *testing.T) {
+	s := newServer(t)
+	made := s.box(t, stateful())
+	cmd := s.outpostCommand("exec", made.ID, "--", "sh", "-c", "echo on; sleep 600")
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "on\n" {
+		t.Errorf("told %q, %v", line, err)
+	}
+	if err := s.kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 125 || !strings.Contains(log.String(), "connection to the server was lost") || !strings.Contains(log.String(), "outpost execs "+made.ID) || strings.Contains(log.String(), "EOF") {
+		t.Errorf("exit %d\n%s", code, &log)
+	}
+	if err := s.start(); err != nil { // so that the sandbox can be deleted
+		t.Fatal(err)
+	}
+}
+
+func TestAServerThatCantListenLeavesNoFolder(t *testing.T) {
+	onThisHost(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	dir := filepath.Join(t.TempDir(), "data")
+	e := finish(t, exec.Command(binary, "serve", "--listen", taken.Addr().String(), "--data-dir", dir))
+	if _, err := os.Stat(dir); e.code != 1 || !strings.Contains(e.stderr, "address already in use") || !os.IsNotExist(err) {
+		t.Errorf("exit %d, %v\n%s", e.code, err, e.stderr)
+	}
+}
+
+func TestSignalsAreSentAsByKill(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	for flag, want := range map[string]int{"-9": 137, "-KILL": 137, "-TERM": 143, "-USR1": 138} {
+		x, err := shared.Background(t.Context(), made.ID, sandbox.ExecRequest{Command: []string{"sleep", "600"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid := ""
+		for _, p := range jsonOf[[]sandbox.Process](t, shared, "ps", made.ID) {
+			if slices.Equal(p.Command, []string{"sleep", "600"}) {
+				pid = strconv.Itoa(p.Pid)
+			}
+		}
+		if e := finish(t, shared.outpostCommand("kill", flag, made.ID, pid)); e.code != 0 {
+			t.Errorf("kill %s: exit %d\n%s", flag, e.code, e.stderr)
+		}
+		if e := finish(t, shared.outpostCommand("logs", "-f", made.ID, x.ID)); e.code != want {
+			t.Errorf("after %s: exit %d, want %d\n%s", flag, e.code, want, e.stderr)
+		}
+		if e := finish(t, shared.outpostCommand("execs", made.ID)); !strings.Contains(e.stdout, strconv.Itoa(want)) {
+			t.Errorf("execs:\n%s", e.stdout)
+		}
+	}
+}
+
+func TestTheResultOfABackgroundExecIsText(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	e := finish(t, shared.outpostCommand("exec", "-d", made.ID, "--", "echo", "hello"))
+	id := strings.TrimSpace(e.stdout)
+	e = finish(t, shared.outpostCommand("logs", "-f", "--json", made.ID, id))
+	if !strings.Contains(e.stdout, `"stdout":"hello\n"`) {
+		t.Errorf("exit %d\n%s%s", e.code, e.stdout, e.stderr)
 	}
 }

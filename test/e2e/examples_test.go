@@ -115,8 +115,15 @@ func TestExamplesOfAnAgentsTool(t *testing.T) {
 			cmd = prepared(t)
 			cmd.Args = append(cmd.Args, `{"language": "bash", "code": "id"}`)
 			cmd.Env = append(os.Environ(), "OUTPOST_URL="+shared.Address(), "OUTPOST_TOKEN=wrong")
-			if e := finish(t, cmd); e.code == 0 || e.stdout != "" || !strings.Contains(e.stderr, "unauthorized") {
+			if e := finish(t, cmd); e.code == 0 || e.stdout != "" || !strings.Contains(e.stderr, "unauthorized") || strings.Count(e.stderr, "\n") != 1 {
 				t.Errorf("what the model can't mend is told to it: exit %d\n%s%s", e.code, e.stdout, e.stderr)
+			}
+			for what, call := range map[string]string{"no JSON": "{", "no server": `{"language": "bash", "code": "id"}`} {
+				cmd := prepared(t)
+				cmd.Args, cmd.Env = append(cmd.Args, call), append(os.Environ(), "OUTPOST_URL=http://127.0.0.1:1", "OUTPOST_TOKEN=x")
+				if e := finish(t, cmd); e.code == 0 || e.stdout != "" || strings.Count(e.stderr, "\n") != 1 {
+					t.Errorf("%s: exit %d\n%s%s", what, e.code, e.stdout, e.stderr)
+				}
 			}
 		})
 	}

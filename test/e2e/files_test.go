@@ -1,14 +1,17 @@
 package e2e_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -118,5 +121,93 @@ func TestCpGoesBothWays(t *testing.T) {
 	out, err := shared.command("cp", made.ID+":nowhere", here)
 	if err == nil || !strings.Contains(out, "file_not_found") {
 		t.Errorf("what is not there: %q, %v", out, err)
+	}
+}
+
+func TestCpCopiesIntoFoldersAsCpDoes(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	here := t.TempDir()
+	for name, text := range map[string]string{"tree/a": "of a", "tree/sub/b": "of b", "file": "of a file"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(here, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(here, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	type copied struct {
+		From, To string
+		Files    int
+		Bytes    int64
+	}
+	for _, c := range []copied{
+		{filepath.Join(here, "tree"), made.ID + ":in", 2, 8},      // made
+		{filepath.Join(here, "tree"), made.ID + ":in/tree", 2, 8}, // into it
+		{filepath.Join(here, "file"), made.ID + ":in/file", 1, 9},
+		{filepath.Join(here, "file"), made.ID + ":in/file", 1, 9},
+		{made.ID + ":in", filepath.Join(here, "out"), 5, 25},
+		{made.ID + ":in/file", filepath.Join(here, "out/file"), 1, 9},
+	} {
+		to := strings.TrimSuffix(strings.TrimSuffix(c.To, "/file"), "/tree")
+		if got := jsonOf[copied](t, shared, "cp", c.From, to); got != c {
+			t.Errorf("cp %s %s: %+v, want %+v", c.From, to, got, c)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(here, "out/tree/sub/b")); string(b) != "of b" {
+		t.Errorf("%q, %v", b, err)
+	}
+	e := finish(t, shared.outpostCommand("cp", made.ID+":in", "-"))
+	var names []string
+	for r := tar.NewReader(strings.NewReader(e.stdout)); ; {
+		h, err := r.Next()
+		if err != nil {
+			break
+		}
+		names = append(names, h.Name)
+	}
+	if e.code != 0 || !slices.Contains(names, "tree/sub/b") || !slices.Contains(names, "file") {
+		t.Errorf("exit %d, %v\n%s", e.code, names, e.stderr)
+	}
+	full := stateful()
+	full.ResourceLimits = &sandbox.LimitsRequest{DiskMB: new(8)}
+	small := shared.box(t, full)
+	cmd := shared.outpostCommand("cp", "-", small.ID+":big")
+	cmd.Stdin = io.LimitReader(rand.NewChaCha8([32]byte{}), 32<<20)
+	if e := finish(t, cmd); e.code != 1 || !strings.Contains(e.stderr, "--disk-mb") {
+		t.Errorf("a full disk: exit %d\n%s", e.code, e.stderr)
+	}
+}
+
+func TestAFilesHeadTellsItsSize(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	const size = 8 << 20
+	if err := shared.PutFile(t.Context(), made.ID, "big", io.LimitReader(rand.NewChaCha8([32]byte{}), size), size, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	head := func(name string) *http.Response {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodHead, shared.Address()+"/auth/v1/seed/default/sandbox/"+made.ID+"/files?path="+name, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+adminToken)
+		a, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Body.Close()
+		return a
+	}
+	for range 20 { // each leaves the agent as it was
+		if a := head("big"); a.StatusCode != 200 || a.ContentLength != size || a.Header.Get("X-File-Mode") != "0640" {
+			t.Fatalf("%d %v", a.StatusCode, a.Header)
+		}
+	}
+	for name, want := range map[string]int{"nowhere": 404, ".": 409} {
+		if a := head(name); a.StatusCode != want {
+			t.Errorf("%s: %d, want %d", name, a.StatusCode, want)
+		}
 	}
 }

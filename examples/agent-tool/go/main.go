@@ -105,7 +105,10 @@ func post(path string, body, result any, timeout time.Duration) error {
 		busy := res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusServiceUnavailable
 		if !busy || time.Now().Add(wait).After(end) {
 			refused := struct{ Error Refused }{Refused{Status: res.StatusCode}}
-			return cmp.Or(json.NewDecoder(res.Body).Decode(&refused), error(&refused.Error))
+			if err := json.NewDecoder(res.Body).Decode(&refused); err != nil || refused.Error.Code == "" {
+				return fmt.Errorf("HTTP %d: no answer of outpost's", res.StatusCode) // a proxy's, for example
+			}
+			return &refused.Error
 		}
 		time.Sleep(wait)
 	}

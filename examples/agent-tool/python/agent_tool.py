@@ -71,8 +71,17 @@ def post(path, body, timeout):
         except urllib.error.HTTPError as refused:
             wait = int(refused.headers.get("Retry-After", 1))
             if refused.code not in (429, 503) or time.monotonic() + wait > end:
-                raise Refused(refused.code, json.load(refused)["error"]) from None
+                raise Refused(refused.code, error_of(refused)) from None
             time.sleep(wait)
+
+
+def error_of(answer):
+    """The error of an answer; one that is no outpost's, a proxy's for example, keeps its beginning."""
+    text = answer.read().decode(errors="replace")
+    try:
+        return json.loads(text)["error"]
+    except (ValueError, KeyError, TypeError):
+        return {"code": "internal", "message": "no answer of outpost's: " + text[:200], "request_id": ""}
 
 
 # CALLS are some that a model might make.
@@ -85,5 +94,8 @@ CALLS = [
 ]
 
 if __name__ == "__main__":
-    for arguments in [json.loads(a) for a in sys.argv[1:]] or CALLS:
-        print(json.dumps(run_code(**arguments)), flush=True)
+    try:
+        for arguments in [json.loads(a) for a in sys.argv[1:]] or CALLS:
+            print(json.dumps(run_code(**arguments)), flush=True)
+    except (Refused, OSError, ValueError, TypeError) as e:  # refused, no server, no JSON, no such argument
+        sys.exit(f"agent_tool: {e}")

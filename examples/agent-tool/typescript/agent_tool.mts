@@ -41,9 +41,11 @@ type Result = {
 class Refused extends Error {
   status: number;
   code: string;
+  text: string;
   details: { field: string; reason: string }[];
-  constructor(status: number, { code, message, details = [] }: Pick<Refused, "code" | "message"> & Partial<Refused>) {
-    super(message);
+  constructor(status: number, { code, message, request_id, details = [] }: { code: string; message: string; request_id?: string; details?: Refused["details"] }) {
+    super(`HTTP ${status}: ${code}: ${message} (${request_id})`);
+    this.text = message;
     [this.status, this.code, this.details] = [status, code, details];
   }
 }
@@ -57,7 +59,7 @@ export async function runCode({ language, code, files = {}, collect = [], timeou
     return { exit_code, termination_reason, stdout, stderr, stdout_truncated, stderr_truncated, files: collected };
   } catch (e) {
     if (!(e instanceof Refused) || e.status !== 422) throw e;
-    return { error: { code: e.code, message: e.message, details: e.details } }; // the model can mend it: the message and the details say how
+    return { error: { code: e.code, message: e.text, details: e.details } }; // the model can mend it: the message and the details say how
   }
 }
 
@@ -71,12 +73,21 @@ async function post<T>(path: string, body: object, timeoutMs: number): Promise<T
   for (const end = Date.now() + patienceMs; ; ) {
     const signal = AbortSignal.timeout(timeoutMs);
     const answer = await fetch(`${url}/auth/v1/seed/${namespace}${path}`, { method: "POST", headers, body: JSON.stringify(body), signal });
-    const read = await answer.json();
-    if (answer.ok) return read;
+    if (answer.ok) return await answer.json();
+    const text = await answer.text();
     const waitMs = 1000 * Number(answer.headers.get("Retry-After") ?? 1);
-    if ((answer.status !== 429 && answer.status !== 503) || Date.now() + waitMs > end) throw new Refused(answer.status, read.error);
+    if ((answer.status !== 429 && answer.status !== 503) || Date.now() + waitMs > end) throw new Refused(answer.status, errorOf(text));
     await new Promise((wake) => setTimeout(wake, waitMs));
   }
+}
+
+// errorOf is the error of an answer; one that is no outpost's, a proxy's for example, keeps its beginning.
+function errorOf(text: string) {
+  try {
+    const { error } = JSON.parse(text);
+    if (error?.code) return error;
+  } catch {}
+  return { code: "internal", message: `no answer of outpost's: ${text.slice(0, 200)}` };
 }
 
 // calls are some that a model might make.
@@ -92,5 +103,11 @@ const calls: Arguments[] = [
   { language: "cobol", code: "STOP RUN." },
 ];
 
-const given = process.argv.slice(2).map((a) => JSON.parse(a) as Arguments);
-for (const call of given.length > 0 ? given : calls) console.log(JSON.stringify(await runCode(call)));
+try {
+  const given = process.argv.slice(2).map((a) => JSON.parse(a) as Arguments);
+  for (const call of given.length > 0 ? given : calls) console.log(JSON.stringify(await runCode(call)));
+} catch (e) {
+  const { message, cause } = e as Error; // a server that there is not is told by the cause
+  console.error(`agent_tool: ${message}${cause ? `: ${(cause as Error).message || cause}` : ""}`);
+  process.exitCode = 1;
+}
