@@ -188,7 +188,7 @@ func (c *Client) FollowExec(ctx context.Context, id, execID, stream string, offs
 func (c *Client) follow(ctx context.Context, path, stream string, offset int64, to io.Writer, begins func(attempt int)) error {
 	for failures, attempt := 0, 0; ; {
 		o, err := c.output(ctx, path, stream, offset, attempt, followWait)
-		if err == nil && o.Attempt > 0 && o.Attempt != attempt {
+		if err == nil && o.Attempt > attempt {
 			if attempt > 0 {
 				offset = 0
 			}

@@ -119,7 +119,7 @@ func (s *Server) output(c *call, w http.ResponseWriter, params []param, find fun
 	if err != nil {
 		return err
 	}
-	if attempt > 0 && log.Attempt > 0 && log.Attempt != attempt {
+	if attempt > 0 && log.Attempt > attempt {
 		offset = 0
 	}
 	if wait > 0 {

@@ -124,7 +124,7 @@ type Seen struct {
 
 func (l JobLog) unseen(s Seen) bool {
 	kept, _, _ := l.State()
-	return kept > s.Offset || l.Attempt > 0 && s.Attempt > 0 && l.Attempt != s.Attempt
+	return kept > s.Offset || s.Attempt > 0 && l.Attempt > s.Attempt
 }
 
 // jobLook is how often a job is looked at for whom waits for its output, before it runs.
@@ -143,7 +143,13 @@ func (s *Service) JobOutput(ctx context.Context, namespace, id, stream string, s
 			if err != nil {
 				return JobLog{}, err
 			}
+			if again, same, err := s.queue.State(context.WithoutCancel(ctx), namespace, id); err != nil || again != status || same != resultOf {
+				continue // another attempt ended meanwhile: the result is of that
+			}
 			last = JobLog{s.keptOutput(j, spec, stream), resultOf, status.Ended()}
+			if resultOf < seen.Attempt { // that of a later one is lost
+				last.Output = s.execs.spool.Ended(nil)
+			}
 		}
 		s.mu.Lock()
 		now := s.attempts[id]
