@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 )
@@ -46,6 +47,14 @@ func IsPublic(a netip.Addr) bool {
 	}
 	has := func(p netip.Prefix) bool { return p.Contains(a) }
 	return !slices.ContainsFunc(special, has) && !slices.ContainsFunc(examples, has)
+}
+
+// IsOneOf says whether an address is one of a host's own, as net.InterfaceAddrs gives them; one of them that can't be read may be it.
+func IsOneOf(a netip.Addr, own []net.Addr) bool {
+	return slices.ContainsFunc(own, func(o net.Addr) bool {
+		p, err := netip.ParsePrefix(o.String())
+		return err != nil || p.Addr().Unmap().WithZone("") == a.Unmap()
+	})
 }
 
 // isISATAP: an IPv4 address in the lower half that a router of that prefix sends on. Source: RFC 5214, section 6.1.

@@ -9,11 +9,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"outpost.run/outpost/client"
+	"outpost.run/outpost/internal/service"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -196,15 +196,9 @@ type pieces struct {
 // Write implements io.Writer.
 func (p *pieces) Write(b []byte) (int, error) {
 	all := append(p.rest, b...)
-	whole := len(all)
-	for i := max(0, whole-utf8.UTFMax+1); i < len(all); i++ {
-		if utf8.RuneStart(all[i]) && !utf8.FullRune(all[i:]) {
-			whole = i
-			break
-		}
-	}
-	p.rest = append([]byte{}, all[whole:]...)
-	return len(b), p.line(all[:whole])
+	whole := service.WholeCharacters(all)
+	p.rest = append([]byte{}, all[len(whole):]...)
+	return len(b), p.line(whole)
 }
 
 // end writes what is left of a stream that ended within a character.

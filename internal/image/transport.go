@@ -32,13 +32,8 @@ type guard struct {
 func (g *guard) judge(a netip.Addr) error {
 	a = a.Unmap()
 	own, err := g.own()
-	if err != nil || !sandbox.IsPublic(a) {
+	if err != nil || !sandbox.IsPublic(a) || sandbox.IsOneOf(a, own) {
 		return errors.Join(errPrivate, err)
-	}
-	for _, o := range own {
-		if p, err := netip.ParsePrefix(o.String()); err != nil || p.Addr().Unmap().WithZone("") == a {
-			return errPrivate
-		}
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func (q *Queue) recover(ctx context.Context) error {
 	}{
 		{`DELETE FROM river_job`, nil},
 		{`UPDATE jobs SET cut = cut + 1 WHERE status = 'running'`, nil},
-		{`UPDATE jobs SET status = 'failed', ` + ends + `, error = ?, size = coalesce(length(result), 0) WHERE status = 'running' AND cut > ?`, []any{sandbox.Now().String(), lost, maxCut}},
+		{`UPDATE jobs SET status = 'failed', ` + ends + `, error = ?, ` + sizeOfResult + ` WHERE status = 'running' AND cut > ?`, []any{sandbox.Now().String(), lost, maxCut}},
 		{`UPDATE jobs SET status = 'queued', handed = 0, due = 0 WHERE status IN ('running', 'queued')`, nil},
 	} {
 		if _, err := tx.ExecContext(ctx, step.sql, step.values...); err != nil {
@@ -86,6 +86,9 @@ func (q *Queue) dispatch() {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	for {
+		if err := q.ripen(q.ctx); err != nil && q.ctx.Err() == nil {
+			q.o.Log.Error("jobs that are due could not be found", "error", err)
+		}
 		for more := true; more; {
 			var err error
 			if more, err = q.handOut(q.ctx); err != nil && q.ctx.Err() == nil {
@@ -108,9 +111,6 @@ func (q *Queue) handOut(ctx context.Context) (bool, error) {
 	q.mu.Unlock()
 	if full {
 		return false, nil
-	}
-	if err := q.ripen(ctx); err != nil {
-		return false, err
 	}
 	waiting, err := q.waiting(ctx)
 	if err != nil {
@@ -348,7 +348,7 @@ func (q *Queue) note(ctx context.Context, id string, v verdict, o service.JobOut
 		if o.Result != nil {
 			have, values = have+`, size = ?`, append(values, size)
 		} else {
-			have += `, size = coalesce(length(result), 0)`
+			have += `, ` + sizeOfResult
 		}
 		_, err := q.db.ExecContext(ctx, `UPDATE jobs SET error = ?`+have+`, status = ?, `+ends+` WHERE id = ?`, append(values, v.status, sandbox.Now().String(), id)...)
 		q.stir()

@@ -219,7 +219,7 @@ func (q *Queue) State(ctx context.Context, namespace, id string) (status sandbox
 // Cancel implements service.Queue.
 func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, error) {
 	for try := 0; ; try++ {
-		r, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, `+ends+`, callback_due = 0, size = coalesce(length(result), 0) WHERE id = ? AND namespace = ? AND status = 'queued'`,
+		r, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, `+ends+`, callback_due = 0, `+sizeOfResult+` WHERE id = ? AND namespace = ? AND status = 'queued'`,
 			sandbox.JobCancelled, sandbox.Now().String(), id, namespace)
 		if err != nil {
 			return sandbox.Job{}, internal(err)
@@ -243,6 +243,9 @@ func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, 
 var ends = `finished_at = ?, stalled = 0, callback_left = ` + triesToTell + `, spec = CAST(json_object('ID', id, 'Namespace', namespace,
 	'CallbackURL', json_extract(CAST(spec AS TEXT), '$.CallbackURL'),
 	'Request', json_object('output_encoding', json_extract(CAST(spec AS TEXT), '$.Request.output_encoding'))) AS BLOB)`
+
+// sizeOfResult counts what a job that ends keeps of an earlier attempt; SQL.
+const sizeOfResult = `size = coalesce(length(result), 0)`
 
 // triesToTell is how often a job's end is told of until it is heard, where it is to be told at all; SQL.
 var triesToTell = fmt.Sprintf(`CASE WHEN json_extract(CAST(spec AS TEXT), '$.CallbackURL') <> '' THEN %d ELSE 0 END`, callbackTries)

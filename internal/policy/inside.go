@@ -46,10 +46,7 @@ func CallbackAllowed(a netip.Addr, own []net.Addr, allow []netip.Prefix) bool {
 	if slices.ContainsFunc(allow, func(p netip.Prefix) bool { return p.Contains(a) }) {
 		return true
 	}
-	return sandbox.IsPublic(a) && !slices.ContainsFunc(own, func(o net.Addr) bool {
-		p, err := netip.ParsePrefix(o.String())
-		return err == nil && p.Addr().Unmap() == a
-	})
+	return sandbox.IsPublic(a) && !sandbox.IsOneOf(a, own)
 }
 
 // Signal is the number of a signal by its name. Real-time signals have no names here.

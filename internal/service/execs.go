@@ -87,42 +87,35 @@ func newExecs(s *spool.Spool, most int64, store Store, log *slog.Logger) *execs 
 
 // open makes the record of an exec that cancel ends; fresh: in a machine that is in no list.
 func (x *execs) open(namespace, sandboxID string, fresh bool, spec ExecSpec, p policy.Exec, cancel context.CancelFunc) *exec {
-	e := &exec{
-		namespace: namespace, fresh: fresh, started: sandbox.Now(), most: p.MaxOutputBytes,
-		cancel: cancel, begun: make(chan struct{}, 1), done: make(chan struct{}),
-	}
-	e.Running = Running{
-		ID: spec.ID, SandboxID: sandboxID, Stdout: x.spool.New(namespace, spec.MaxOutputBytes), Stderr: x.spool.New(namespace, spec.MaxOutputBytes),
-		Begun: e.begun, Done: e.done, Base64: p.Base64Output, Background: p.Background,
-	}
-	if p.Background {
-		e.Stdout, e.Stderr = x.lasting(namespace, e.ID, spec.MaxOutputBytes)
-	}
-	x.add(e)
-	return e
+	e := &exec{namespace: namespace, fresh: fresh, started: sandbox.Now(), most: p.MaxOutputBytes, cancel: cancel}
+	e.Running = Running{ID: spec.ID, SandboxID: sandboxID, Base64: p.Base64Output, Background: p.Background}
+	return x.add(e, spec.MaxOutputBytes)
 }
 
-func (x *execs) add(e *exec) {
+// add takes a record in, whose logs keep at most so many bytes each; those of an exec in the background outlive the server.
+func (x *execs) add(e *exec, most int64) *exec {
+	e.begun, e.done = make(chan struct{}, 1), make(chan struct{})
+	e.Begun, e.Done = e.begun, e.done
+	log := func(stream string) *Output {
+		if e.Background {
+			return x.spool.Lasting(e.namespace, e.ID+"."+stream, most)
+		}
+		return x.spool.New(e.namespace, most)
+	}
+	e.Stdout, e.Stderr = log(sandbox.Stdout), log(sandbox.Stderr)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.makeRoom(e.namespace)
 	x.byID[e.ID] = e
 	x.in[e.SandboxID] = append(x.in[e.SandboxID], e)
-}
-
-// lasting are the logs of an exec that outlive the server.
-func (x *execs) lasting(namespace, id string, most int64) (stdout, stderr *Output) {
-	return x.spool.Lasting(namespace, id+"."+sandbox.Stdout, most), x.spool.Lasting(namespace, id+"."+sandbox.Stderr, most)
+	return e
 }
 
 // restore brings back the record of an exec in the background; cancel ends one that has not ended.
 func (x *execs) restore(n ExecNote, cancel context.CancelFunc) *exec {
-	e := &exec{
-		namespace: n.Namespace, note: &n, started: n.StartedAt, most: n.MaxOutputBytes, cancel: cancel, begun: make(chan struct{}, 1), done: make(chan struct{}),
-	}
-	e.Running = Running{ID: n.ID, SandboxID: n.SandboxID, Begun: e.begun, Done: e.done, Base64: n.Base64, Background: true}
-	e.Stdout, e.Stderr = x.lasting(n.Namespace, n.ID, n.Keep)
-	x.add(e)
+	e := &exec{namespace: n.Namespace, note: &n, started: n.StartedAt, most: n.MaxOutputBytes, cancel: cancel}
+	e.Running = Running{ID: n.ID, SandboxID: n.SandboxID, Base64: n.Base64, Background: true}
+	x.add(e, n.Keep)
 	if n.EndedAt == nil {
 		return e
 	}

@@ -1,5 +1,5 @@
 // Package spool keeps what programs write, so that readers can follow it at their own pace and come back to it. The first
-// bytes of a log are in memory, the rest in a file without a name (O_TMPFILE, open(2)): nothing of it outlives the process.
+// bytes of a log are in memory, the rest in a file without a name (O_TMPFILE, open(2)): nothing of it outlives the process, but for a log that is to last, which is a file with a name.
 package spool
 
 import (

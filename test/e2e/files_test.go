@@ -188,15 +188,7 @@ func TestAFilesHeadTellsItsSize(t *testing.T) {
 	}
 	head := func(name string) *http.Response {
 		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodHead, shared.Address()+"/auth/v1/seed/default/sandbox/"+made.ID+"/files?path="+name, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+adminToken)
-		a, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
+		a := shared.ask(t, http.MethodHead, "/auth/v1/seed/default/sandbox/"+made.ID+"/files?path="+name, nil, "")
 		a.Body.Close()
 		return a
 	}

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"strconv"
@@ -15,18 +16,26 @@ import (
 	"outpost.run/outpost/sandbox"
 )
 
-// metrics reads /metrics as an operator.
-func (s *server) metrics(t *testing.T) string {
+// ask makes a call as an operator, with headers of its own.
+func (s *server) ask(t *testing.T, method, path string, headers http.Header, body string) *http.Response {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), "GET", s.Address()+"/metrics", nil)
+	r, err := http.NewRequestWithContext(t.Context(), method, s.Address()+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
+	maps.Copy(r.Header, headers)
 	r.Header.Set("Authorization", "Bearer "+adminToken)
 	a, err := http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return a
+}
+
+// metrics reads /metrics as an operator.
+func (s *server) metrics(t *testing.T) string {
+	t.Helper()
+	a := s.ask(t, http.MethodGet, "/metrics", nil, "")
 	defer a.Body.Close() //nolint:errcheck // read whole below
 	text, err := io.ReadAll(a.Body)
 	if err != nil || a.StatusCode != http.StatusOK {

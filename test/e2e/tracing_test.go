@@ -107,17 +107,8 @@ const (
 // under makes a call as a part of a trace.
 func (s *server) under(t *testing.T, traceparent, method, path, body string) http.Header {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, s.Address()+"/auth/v1/seed/default/sandbox"+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+adminToken)
-	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("traceparent", traceparent)
-	a, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	headers := http.Header{"Content-Type": {"application/json"}, "Traceparent": {traceparent}}
+	a := s.ask(t, method, "/auth/v1/seed/default/sandbox"+path, headers, body)
 	defer a.Body.Close()
 	if _, err := io.ReadAll(a.Body); err != nil {
 		t.Error(err)
