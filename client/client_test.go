@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"outpost.run/outpost/client"
 	"outpost.run/outpost/sandbox"
@@ -121,6 +123,31 @@ func TestAnEndWithAsManyFilesAsThereMayBeIsRead(t *testing.T) {
 	r, err := c.ExecLive(t.Context(), "sb_1", sandbox.ExecRequest{}, client.Live{})
 	if err != nil || r.ExitCode != 3 || string(r.Files["a"]) != content {
 		t.Errorf("%v; exit %d, %d bytes", err, r.ExitCode, len(r.Files["a"]))
+	}
+}
+
+func TestAFollowerWaitsWhereTooManyFollow(t *testing.T) {
+	calls := 0
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if calls++; calls < 8 {
+			w.Header().Set("Retry-After", "0")
+			w.WriteHeader(http.StatusTooManyRequests)
+			_, _ = io.WriteString(w, `{"error":{"code":"rate_limited","message":"m"}}`)
+			return
+		}
+		w.Header().Set("X-Next-Offset", "3")
+		w.Header().Set("X-Finished", "true")
+		_, _ = io.WriteString(w, "all")
+	})
+	var said strings.Builder
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := c.FollowExec(ctx, "sb_1", "exec_1", sandbox.Stdout, 0, &said); !errors.Is(err, context.DeadlineExceeded) || calls != 1 {
+		t.Errorf("%d calls, %v: it was told to wait", calls, err)
+	}
+	calls = 7
+	if err := c.FollowExec(t.Context(), "sb_1", "exec_1", sandbox.Stdout, 0, &said); err != nil || said.String() != "all" {
+		t.Errorf("%q, %v", said.String(), err)
 	}
 }
 

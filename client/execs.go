@@ -207,6 +207,10 @@ func (c *Client) follow(ctx context.Context, path, stream string, offset int64, 
 				return nil
 			}
 		}
+		if e, is := errors.AsType[*sandbox.Error](err); is && (e.Code == sandbox.RateLimited || e.Code == sandbox.Capacity) { // others follow; one of them will end
+			pause(ctx, time.Duration(max(1, e.RetryAfterSecs))*time.Second)
+			continue
+		}
 		var mine writeError
 		var status *StatusError
 		if errors.As(err, &mine) || errors.As(err, &status) || ctx.Err() != nil {
@@ -216,11 +220,16 @@ func (c *Client) follow(ctx context.Context, path, stream string, offset int64, 
 			if failures++; failures > 5 {
 				return err
 			}
-			select {
-			case <-time.After(time.Duration(failures) * 200 * time.Millisecond):
-			case <-ctx.Done():
-			}
+			pause(ctx, time.Duration(failures)*200*time.Millisecond)
 		}
+	}
+}
+
+// pause lets time pass, unless ctx ends before.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }
 
