@@ -272,7 +272,8 @@ func (c *Conn) resume(r Resume, limit int64, feed Feed) (Exit, []File, error) {
 		return Exit{}, nil, err
 	}
 	feed.Exited(exit)
-	return exit, nil, c.expect(KindComplete, nil)
+	files, err := c.collect()
+	return exit, files, err
 }
 
 // output hands on what a program writes until it has ended; got is how much of each stream came before.

@@ -157,6 +157,7 @@ type ExecSpec struct {
 	User   string
 	Limits sandbox.Limits // no higher than the machine's
 	Warm   *agent.Warm    // that its program may be run by an interpreter warmed so; nil: by none
+	Stays  bool           // its program does, see Run.Stays: Resume finds its place again
 }
 
 // Exec is the place of one program in a machine.

@@ -197,7 +197,7 @@ func (n *Node) resume(ctx context.Context, b *box, e service.ExecSpec, out servi
 	if err != nil {
 		return n.notBegun(ctx, b, err)
 	}
-	dials, cancel := n.bounded(ctx, agentTime)
+	dials, cancel := n.bounded(context.WithoutCancel(ctx), agentTime) // a cancel kills the program, which takes its place
 	defer cancel()
 	place, err := m.Resume(dials, e.ID)
 	if err != nil {
@@ -215,7 +215,7 @@ func (n *Node) park(ctx context.Context, b *box, m engine.Machine, e service.Exe
 	defer func() { part.End(err) }()
 	ctx, cancel := n.bounded(ctx, agentTime)
 	defer cancel()
-	return m.Park(ctx, engine.ExecSpec{ID: e.ID, User: cmp.Or(e.User, b.spec.Security.User), Limits: e.Limits, Warm: warm})
+	return m.Park(ctx, engine.ExecSpec{ID: e.ID, User: cmp.Or(e.User, b.spec.Security.User), Limits: e.Limits, Warm: warm, Stays: e.Background})
 }
 
 // notBegun is the answer of an exec that came to nothing with err: where it was cut off, by whom.
@@ -335,7 +335,7 @@ func (x *execution) run(ctx context.Context, b *box, e service.ExecSpec, out ser
 	}
 	run := program(b, e)
 	if e.Resume != nil {
-		feed.Resume = &agent.Resume{Name: e.ID, At: *e.Resume}
+		feed.Resume, output.counts = &agent.Resume{Name: e.ID, At: *e.Resume}, *e.Resume
 	} else {
 		x.compile.use(&run, &feed)
 	}

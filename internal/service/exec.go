@@ -40,8 +40,15 @@ func (s *Service) Exec(ctx context.Context, namespace, id string, r sandbox.Exec
 	if err := usable(record); err != nil {
 		return nil, nil, err
 	}
+	giveBack := func() {}
+	if p.Background {
+		if giveBack, err = l.takeBackground(); err != nil {
+			return nil, nil, err
+		}
+	}
 	done, err := s.beginExec(namespace, p.Background)
 	if err != nil {
+		giveBack()
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithCancel(whileWanted(ctx, p, how.Keep))
@@ -53,6 +60,7 @@ func (s *Service) Exec(ctx context.Context, namespace, id string, r sandbox.Exec
 	letGo := l.hold()
 	finish := func() (*sandbox.ExecResult, error) {
 		defer done()
+		defer giveBack()
 		defer letGo()
 		defer cancel()
 		defer s.execs.abandon(e)
@@ -65,7 +73,7 @@ func (s *Service) Exec(ctx context.Context, namespace, id string, r sandbox.Exec
 		return s.inTurn(ctx, l, e, spec)
 	}
 	if p.Background {
-		s.inBackground(e.ID, func() { _, _ = finish() }) // its record says it
+		s.inBackground(func() { _, _ = finish() }) // its record says it
 		return s.started(e)
 	}
 	result, err := finish()
@@ -159,7 +167,12 @@ func (l *live) next() {
 
 // runIn runs an exec and notes how it ended.
 func (s *Service) runIn(ctx context.Context, e *exec, spec ExecSpec, queue time.Duration) (*sandbox.ExecResult, error) {
-	outcome, err := s.runtime.Exec(ctx, e.SandboxID, spec, Streams{Stdout: e.Stdout, Stderr: e.Stderr, Started: e.begun})
+	started, over := (chan<- struct{})(e.begun), func() {}
+	if e.note != nil {
+		started, over = s.noteStart(e)
+	}
+	outcome, err := s.runtime.Exec(ctx, e.SandboxID, spec, Streams{Stdout: e.Stdout, Stderr: e.Stderr, Started: started})
+	over()
 	outcome.Timings.QueueMS += float64(queue.Microseconds()) / 1000
 	outcome.DurationMS += float64(queue.Microseconds()) / 1000
 	return s.conclude(e, spec.Language, outcome, err)

@@ -73,6 +73,24 @@ type execs struct {
 	in     map[string][]*exec // by sandbox
 	ended  map[string]*past   // by namespace
 	memory int                // of all that have ended, in bytes
+	gone   []*exec            // dropped by who has the lock, which removes what they have on the disk when it lets go of it
+}
+
+// unlock lets go of mu.
+func (x *execs) unlock() {
+	gone := x.gone
+	x.gone = nil
+	x.mu.Unlock()
+	for _, e := range gone {
+		for _, l := range []*Output{e.Stdout, e.Stderr} {
+			if err := l.Close(); err != nil {
+				x.log.Error("the output of an exec could not be removed", "exec_id", e.ID, "error", err)
+			}
+		}
+		if e.note != nil {
+			x.unnote(e.ID)
+		}
+	}
 }
 
 // past are the execs of a namespace that have ended, in the order of their ends, and what they cost in bytes.
@@ -104,7 +122,7 @@ func (x *execs) add(e *exec, most int64) *exec {
 	}
 	e.Stdout, e.Stderr = log(sandbox.Stdout), log(sandbox.Stderr)
 	x.mu.Lock()
-	defer x.mu.Unlock()
+	defer x.unlock()
 	x.makeRoom(e.namespace)
 	x.byID[e.ID] = e
 	x.in[e.SandboxID] = append(x.in[e.SandboxID], e)
@@ -167,7 +185,7 @@ func (x *execs) closeAt(e *exec, at time.Time, result sandbox.ExecResult, err er
 	e.Stdout.End()
 	e.Stderr.End()
 	x.mu.Lock()
-	defer x.mu.Unlock()
+	defer x.unlock()
 	e.ended, e.result, e.err = at, result, err
 	close(e.done)
 	if err != nil && !e.Background {
@@ -207,7 +225,14 @@ func (x *execs) forgetFiled(of *past) bool {
 	return true
 }
 
-func (e *exec) memory() int { return costOfExec + e.Stdout.Memory() + e.Stderr.Memory() }
+// memory is about what it costs in memory, in bytes, once it has ended.
+func (e *exec) memory() int {
+	n := costOfExec + e.Stdout.Memory() + e.Stderr.Memory()
+	for name, content := range e.result.Files {
+		n += len(name) + len(content)
+	}
+	return n
+}
 
 // filed is how many bytes of it are in files.
 func (e *exec) filed() int { return int(e.Stdout.Filed() + e.Stderr.Filed()) }
@@ -245,22 +270,20 @@ func (x *execs) drop(e *exec) {
 	}
 	e.Stdout.Drop()
 	e.Stderr.Drop()
-	if e.note != nil {
-		x.unnote(e.ID)
-	}
+	x.gone = append(x.gone, e)
 }
 
 // discard forgets an exec of whose end its client has heard.
 func (x *execs) discard(e *exec) {
 	x.mu.Lock()
-	defer x.mu.Unlock()
+	defer x.unlock()
 	x.forget(e)
 }
 
 // expire forgets what ended before a moment.
 func (x *execs) expire(before time.Time) {
 	x.mu.Lock()
-	defer x.mu.Unlock()
+	defer x.unlock()
 	for _, of := range x.ended {
 		for len(of.all) > 0 && of.all[0].ended.Before(before) {
 			x.forget(of.all[0])
@@ -271,7 +294,7 @@ func (x *execs) expire(before time.Time) {
 // forgetOf forgets the ended execs of a sandbox that is gone.
 func (x *execs) forgetOf(sandboxID string) {
 	x.mu.Lock()
-	defer x.mu.Unlock()
+	defer x.unlock()
 	for _, e := range slices.Clone(x.in[sandboxID]) {
 		if !e.ended.IsZero() {
 			x.forget(e)
@@ -368,7 +391,7 @@ func (s *Service) findExec(namespace, sandboxID, id string) (*exec, error) {
 		}
 	}
 	if e == nil {
-		return nil, sandbox.Errorf(sandbox.NotFound, nil, "the sandbox has no such exec: what is known of one is kept for %d minutes after its end, and not over a restart of the server; its processes tell what runs", int(keepExec.Minutes()))
+		return nil, sandbox.Errorf(sandbox.NotFound, nil, "the sandbox has no such exec: what is known of one is kept for %d minutes after its end, and over a restart of the server only of those in the background; its processes tell what runs", int(keepExec.Minutes()))
 	}
 	return e, nil
 }

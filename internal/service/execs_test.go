@@ -2,6 +2,8 @@ package service
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -16,7 +18,7 @@ func openExecs(t *testing.T, most int64) *execs {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newExecs(s, 1<<30, nil, nil)
+	return newExecs(s, 1<<30, nil, slog.New(slog.DiscardHandler))
 }
 
 // ends makes a record of an exec that wrote so much and has ended.
@@ -66,6 +68,25 @@ func TestWhoHasMostOfItGivesWay(t *testing.T) {
 	}
 	if n := len(x.of("many", "sb_n")); n != keepExecs {
 		t.Errorf("%d records of one namespace", n)
+	}
+}
+
+func TestCollectedFilesCount(t *testing.T) {
+	x := openExecs(t, 4<<20)
+	var all []*exec
+	for i := range 40 {
+		e := x.open("a", "sb_1", false, ExecSpec{ID: fmt.Sprintf("exec_%02d", i)}, policy.Exec{}, func() {})
+		x.close(e, sandbox.ExecResult{Files: map[string]sandbox.FileContent{"big": make([]byte, 8<<20)}}, nil)
+		all = append(all, e)
+	}
+	if n := len(x.of("a", "sb_1")); n != 31 || x.memory > keepExecMemory {
+		t.Errorf("%d records of 8 MiB are kept in %d bytes", n, x.memory)
+	}
+	for _, e := range all[9:] {
+		x.discard(e)
+	}
+	if x.memory != 0 || len(x.byID) != 0 {
+		t.Errorf("left: %d bytes", x.memory)
 	}
 }
 

@@ -57,6 +57,8 @@ type live struct {
 	used    atomic.Int64 // milliseconds of the line
 	kept    atomic.Int64 // of that, what the store has
 	holds   atomic.Int64 // execs under way
+
+	inBackground atomic.Int32 // programs
 }
 
 // Config is what a Service stands on.

@@ -49,8 +49,8 @@ type Store interface {
 	PutExec(ctx context.Context, n ExecNote) error
 	// DeleteExec is nil for what is gone.
 	DeleteExec(ctx context.Context, id string) error
-	// Execs are those of every namespace, the one that was put first first.
-	Execs(ctx context.Context) ([]ExecNote, error)
+	// Execs tells those of every namespace one by one, the one that was put first first; what each answers ends it.
+	Execs(ctx context.Context, each func(ExecNote) error) error
 
 	// AddEvent keeps an event of a namespace and answers its seq.
 	AddEvent(ctx context.Context, namespace string, e sandbox.Event) (uint64, error)

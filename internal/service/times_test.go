@@ -77,10 +77,12 @@ type world struct {
 	clock *hostClock
 	file  string
 	store *sqlite.Store
+
+	runtime service.Runtime
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{T: t, clock: newHostClock(), file: filepath.Join(t.TempDir(), "outpost.db")}
+	w := &world{T: t, clock: newHostClock(), runtime: still{}, file: filepath.Join(t.TempDir(), "outpost.db")}
 	w.start()
 	t.Cleanup(func() { _ = w.store.Close() })
 	return w
@@ -97,7 +99,7 @@ func (w *world) start() {
 		w.Fatal(err)
 	}
 	w.Service = service.New(service.Config{Queue: noQueue{},
-		Policy: policy.Default(), Store: w.store, Runtime: still{}, RootToken: "x", Log: slog.New(slog.DiscardHandler), Output: output, Clock: w.clock,
+		Policy: policy.Default(), Store: w.store, Runtime: w.runtime, RootToken: "x", Log: slog.New(slog.DiscardHandler), Output: output, Clock: w.clock,
 	})
 	if err := w.Start(w.Context()); err != nil {
 		w.Fatal(err)
@@ -313,3 +315,48 @@ func (noQueue) Pause() {}
 
 // Close implements service.Queue.
 func (noQueue) Close(context.Context) error { return nil }
+
+// preparing is a runtime that takes its time before a program starts.
+type preparing struct {
+	still
+	start   chan struct{}
+	resumed chan service.ExecSpec
+}
+
+func (p preparing) Exec(ctx context.Context, _ string, e service.ExecSpec, s service.Streams) (service.ExecOutcome, error) {
+	if e.Resume != nil {
+		p.resumed <- e
+		return service.ExecOutcome{Reason: sandbox.Exited}, nil
+	}
+	<-p.start
+	s.Started <- struct{}{}
+	<-p.start
+	return service.ExecOutcome{Reason: sandbox.Exited}, nil
+}
+
+func TestTheTimeOfABackgroundProgramBeginsWithIt(t *testing.T) {
+	w := newWorld(t)
+	runtime := preparing{start: make(chan struct{}), resumed: make(chan service.ExecSpec)}
+	defer close(runtime.start)
+	w.runtime = runtime
+	w.restart()
+	id := w.make(sandbox.CreateRequest{Mode: new(string(sandbox.Stateful))})
+	begun := make(chan error)
+	go func() {
+		_, _, err := w.Exec(t.Context(), "default", id, sandbox.ExecRequest{Command: []string{"x"}, Background: new(true), TimeoutSecs: new(100)}, nil, service.How{})
+		begun <- err
+	}()
+	for w.Load().Execs == 0 { // it is noted before it is prepared
+		time.Sleep(time.Millisecond)
+	}
+	w.clock.passes(60)
+	runtime.start <- struct{}{}
+	if err := <-begun; err != nil {
+		t.Fatal(err)
+	}
+	w.clock.passes(10)
+	w.restart()
+	if e := <-runtime.resumed; e.Limits.TimeoutMS != 90_000 {
+		t.Errorf("after 60 s of preparation and 10 s of 100: %d ms are left", e.Limits.TimeoutMS)
+	}
+}

@@ -1,11 +1,15 @@
 // Package spool keeps what programs write, so that readers can follow it at their own pace and come back to it. The first
-// bytes of a log are in memory, the rest in a file without a name (O_TMPFILE, open(2)): nothing of it outlives the process, but for a log that is to last, which is a file with a name.
+// bytes of a log are in memory, the rest in a file without a name (O_TMPFILE, open(2)): nothing of it outlives the process. One
+// that is to last is a file with a name.
 package spool
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -97,7 +101,7 @@ type Log struct {
 
 	mu    sync.Mutex
 	head  []byte
-	tail  *os.File // what is not in memory; nil: nothing is there
+	tail  *os.File // what is not in memory; nil: nothing is there, or it lasts and has ended
 	kept  int64
 	total int64
 	ended bool
@@ -105,7 +109,7 @@ type Log struct {
 	more  chan struct{} // closed when there is more to read; nil: nobody waits
 }
 
-// New makes a log of an owner that keeps at most so many bytes. Drop lets go of it.
+// New makes a log of an owner that keeps at most so many bytes. Drop, then Close, let go of it.
 func (s *Spool) New(name string, most int64) *Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,7 +122,7 @@ func (s *Spool) New(name string, most int64) *Log {
 	return &Log{s: s, of: o, most: most}
 }
 
-// Lasting makes a log that outlives the process, by its name: what was written to it before is there. Drop removes it.
+// Lasting makes a log that outlives the process, by its name: what was written to it before is there. Close removes it.
 func (s *Spool) Lasting(owner, name string, most int64) *Log {
 	l := s.New(owner, most)
 	l.name = name
@@ -149,20 +153,26 @@ func (s *Spool) named(name string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// Sweep removes the files of logs that lasted, and that nobody has asked for since.
-func (s *Spool) Sweep() error {
+// Sweep removes the files of logs that lasted, whose names end so, and that nobody has asked for since.
+func (s *Spool) Sweep(endings ...string) error {
 	names, err := s.dir.Readdirnames(-1)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var failed []error
 	for _, name := range names {
-		if !s.lasting[name] {
-			if err := unix.Unlinkat(int(s.dir.Fd()), name, 0); err != nil {
-				return &os.PathError{Op: "remove", Path: name, Err: err}
-			}
+		if !s.lasting[name] && slices.Contains(endings, filepath.Ext(name)) {
+			failed = append(failed, s.remove(name))
 		}
+	}
+	return errors.Join(failed...)
+}
+
+func (s *Spool) remove(name string) error {
+	if err := unix.Unlinkat(int(s.dir.Fd()), name, 0); err != nil && err != unix.ENOENT {
+		return &os.PathError{Op: "remove", Path: name, Err: err}
 	}
 	return nil
 }
@@ -177,10 +187,6 @@ func (s *Spool) leave(l *Log) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := l.of
-	if l.name != "" {
-		delete(s.lasting, l.name)
-		_ = unix.Unlinkat(int(s.dir.Fd()), l.name, 0)
-	}
 	if o.logs--; o.logs == 0 && s.owners[o.name] == o {
 		delete(s.owners, o.name)
 	}
@@ -264,25 +270,42 @@ func (l *Log) End() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended = true
+	if l.name != "" && l.tail != nil { // who reads opens it by its name
+		l.tail.Close()
+		l.tail = nil
+	}
 	l.wake()
 }
 
-// Drop forgets all that was kept; readers find the end.
+// Drop forgets all that was kept; readers find the end. It is quick: what takes the disk's time is left to Close.
 func (l *Log) Drop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.gone {
 		return
 	}
-	l.ended, l.gone, l.head = true, true, nil
-	if l.tail != nil {
-		l.s.give(l.of, l.filed())
-		l.tail.Close()
-		l.tail = nil
-	}
-	l.kept = 0
+	l.s.give(l.of, l.filed())
+	l.ended, l.gone, l.head, l.kept = true, true, nil, 0
 	l.s.leave(l)
 	l.wake()
+}
+
+// Close removes what a log that was dropped has on the disk.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var err error
+	if l.tail != nil {
+		err = l.tail.Close()
+		l.tail = nil
+	}
+	if l.name == "" {
+		return err
+	}
+	l.s.mu.Lock()
+	delete(l.s.lasting, l.name)
+	l.s.mu.Unlock()
+	return errors.Join(err, l.s.remove(l.name))
 }
 
 // State says how many bytes are kept, how many were written, and whether more may come.
@@ -300,15 +323,27 @@ func (l *Log) ReadAt(b []byte, offset int64) (n int, err error) {
 		n = copy(b, l.head[offset:])
 	}
 	at := offset + int64(n)
-	if n < len(b) && at < l.kept && l.tail != nil {
+	if n < len(b) && at < l.kept {
 		var m int
-		m, err = l.tail.ReadAt(b[n:min(int64(len(b)), int64(n)+l.kept-at)], at-int64(l.inMemory()))
+		m, err = l.readTail(b[n:min(int64(len(b)), int64(n)+l.kept-at)], at-int64(l.inMemory()))
 		n += m
 	}
 	if n < len(b) && err == nil {
 		err = io.EOF
 	}
 	return n, err
+}
+
+func (l *Log) readTail(b []byte, at int64) (int, error) {
+	if l.tail != nil {
+		return l.tail.ReadAt(b, at)
+	}
+	f, err := l.s.named(l.name, unix.O_RDONLY)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.ReadAt(b, at)
 }
 
 // Wait returns when there is something to read at offset, or the log has ended, or ctx has.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 )
@@ -138,13 +139,13 @@ func TestALogThatLastsGoesOnInTheNextSpool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"one", "dropped", "forgotten"} {
+	for _, name := range []string{"one.out", "dropped.out", "forgotten.out", "another"} {
 		_, _ = s.Lasting("x", name, 1<<30).Write(bytes.Repeat([]byte("a"), 100))
 	}
 	if s, err = Open(dir, 1<<30); err != nil { // the first one just ended, as by kill -9
 		t.Fatal(err)
 	}
-	l := s.Lasting("x", "one", 1<<30)
+	l := s.Lasting("x", "one.out", 1<<30)
 	_, _ = l.Write([]byte("bcd"))
 	l.End()
 	if kept, total, ended := l.State(); kept != 103 || total != 103 || !ended || s.Used() != 103 || l.Filed() != 103 {
@@ -153,12 +154,19 @@ func TestALogThatLastsGoesOnInTheNextSpool(t *testing.T) {
 	if got := string(l.Head(1000)); got != string(bytes.Repeat([]byte("a"), 100))+"bcd" {
 		t.Errorf("%q", got)
 	}
-	s.Lasting("x", "dropped", 1<<30).Drop()
-	if err := s.Sweep(); err != nil {
+	if l.tail != nil {
+		t.Error("one that has ended holds a descriptor")
+	}
+	dropped := s.Lasting("x", "dropped.out", 1<<30)
+	dropped.Drop()
+	if s.Used() != 103 || len(dropped.Head(10)) != 0 {
+		t.Errorf("%d bytes used", s.Used())
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "lost+found"), 0o700), s.Sweep(".out"), dropped.Close()); err != nil {
 		t.Error(err)
 	}
 	left, err := os.ReadDir(dir)
-	if err != nil || len(left) != 1 || left[0].Name() != "one" {
+	if err != nil || len(left) != 3 || left[0].Name() != "another" || left[1].Name() != "lost+found" || left[2].Name() != "one.out" {
 		t.Errorf("%v %v", left, err)
 	}
 	if l := s.Lasting("x", "new", 1<<30); l.Filed() != 0 || len(l.Head(10)) != 0 {

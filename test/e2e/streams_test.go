@@ -210,7 +210,11 @@ func TestTheEndOfABackgroundProgramIsToldWhenTheServerIsBack(t *testing.T) {
 	s := newServer(t)
 	leakCheck(t, s)
 	made := s.box(t, stateful())
-	e, err := s.Background(t.Context(), made.ID, sandbox.ExecRequest{Command: []string{"sh", "-c", "echo up; sleep 0.5; echo late; exit 6"}})
+	e, err := s.Background(t.Context(), made.ID, sandbox.ExecRequest{Command: []string{"sh", "-c", "echo up; sleep 0.5; echo late; echo all > made; exit 6"}, Collect: []string{"made"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	greedy, err := s.Background(t.Context(), made.ID, sandbox.ExecRequest{Code: new("import time; time.sleep(.5); x = bytearray(b'x' * (100 << 20))"), ResourceLimits: &sandbox.LimitsRequest{MemoryMB: new(64)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,11 +232,44 @@ func TestTheEndOfABackgroundProgramIsToldWhenTheServerIsBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if state := hasEnded(t, s, made.ID, e.ID); state.Result == nil || state.Result.ExitCode != 6 || state.Result.Stdout != "up\nlate\n" {
+	if state := hasEnded(t, s, made.ID, e.ID); state.Result == nil || state.Result.ExitCode != 6 || state.Result.Stdout != "up\nlate\n" || string(state.Result.Files["made"]) != "all\n" {
 		t.Errorf("it ended while no server was there: %+v", state)
+	}
+	if state := hasEnded(t, s, made.ID, greedy.ID); state.Result == nil || !state.Result.OOMKilled || state.Result.ExitCode != 137 {
+		t.Errorf("its memory ran out while no server was there: %+v", state)
 	}
 	if state := hasEnded(t, s, lost.ID, with.ID); state.Error == nil || state.Error.Code != sandbox.Lost {
 		t.Errorf("its machine ended while no server was there: %+v", state)
+	}
+}
+
+func TestProgramsInTheBackgroundAreCounted(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	request := sandbox.ExecRequest{Command: []string{"sleep", "4010"}}
+	var last string
+	for i := range 33 {
+		e, err := shared.Background(t.Context(), made.ID, request)
+		if i < 32 && err != nil {
+			t.Fatal(i, err)
+		}
+		if i == 32 && (sandbox.CodeOf(err) != sandbox.QuotaExceeded || !strings.Contains(err.Error(), "32 programs")) {
+			t.Fatal("one more:", err)
+		}
+		if err == nil {
+			last = e.ID
+		}
+	}
+	if _, err := shared.CancelExec(t.Context(), made.ID, last); err != nil {
+		t.Fatal(err)
+	}
+	hasEnded(t, shared, made.ID, last)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := shared.Background(t.Context(), made.ID, request); err == nil {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal("after the end of one:", err)
+		}
 	}
 }
 

@@ -13,15 +13,22 @@ import (
 // maxEntries bounds the work that an exec's patterns make: how many names of directories are looked at.
 const maxEntries = 100_000
 
-// collect sends the files that the patterns match; what is missing, unreadable or no regular file is left out.
-func (x *execution) collect(patterns []string, dir string) error {
+// collection is what an exec is to bring back from its machine.
+type collection struct {
+	who      user
+	patterns []string
+	dir      string // the working directory
+}
+
+// send sends the files that the patterns match; what is missing, unreadable or no regular file is left out.
+func (x collection) send(conn io.Writer) error {
 	sent := map[string]bool{}
 	total := int64(0)
 	tree := &rootFS{left: maxEntries}
-	for _, pattern := range patterns {
+	for _, pattern := range x.patterns {
 		var names []string
 		err := as(x.who, func() error {
-			names = match(tree, pattern, dir)
+			names = match(tree, pattern, x.dir)
 			return nil
 		})
 		if err == nil && tree.left <= 0 {
@@ -31,11 +38,11 @@ func (x *execution) collect(patterns []string, dir string) error {
 			return err
 		}
 		for _, name := range names {
-			if sent[absolute(name, dir)] {
+			if sent[absolute(name, x.dir)] {
 				continue
 			}
-			sent[absolute(name, dir)] = true
-			if total, err = x.sendFile(name, dir, total); err != nil {
+			sent[absolute(name, x.dir)] = true
+			if total, err = x.sendFile(conn, name, total); err != nil {
 				return err
 			}
 		}
@@ -68,11 +75,11 @@ func match(tree fs.FS, pattern, dir string) []string {
 	return names
 }
 
-func (x *execution) sendFile(name, dir string, total int64) (int64, error) {
+func (x collection) sendFile(conn io.Writer, name string, total int64) (int64, error) {
 	var content []byte
 	over := false
 	err := as(x.who, func() error {
-		f, err := openRegular(absolute(name, dir))
+		f, err := openRegular(absolute(name, x.dir))
 		if err != nil {
 			return nil // left out
 		}
@@ -94,13 +101,13 @@ func (x *execution) sendFile(name, dir string, total int64) (int64, error) {
 	if over {
 		return total, refuse(sandbox.CollectTooLarge, "collect", "the files to collect are over 8 MiB together: collect fewer, or pack them")
 	}
-	if err := agent.WriteJSON(x.conn, agent.KindFile, agent.FileHeader{Path: name, Size: int64(len(content))}); err != nil {
+	if err := agent.WriteJSON(conn, agent.KindFile, agent.FileHeader{Path: name, Size: int64(len(content))}); err != nil {
 		return total, err
 	}
 	total += int64(len(content))
 	for len(content) > 0 {
 		n := min(len(content), agent.MaxData)
-		if err := agent.WriteFrame(x.conn, agent.KindData, content[:n]); err != nil {
+		if err := agent.WriteFrame(conn, agent.KindData, content[:n]); err != nil {
 			return total, err
 		}
 		content = content[n:]

@@ -28,7 +28,7 @@ type execution struct {
 	process *cell.Process
 	killer  *os.File // cgroup.kill, nil where there is none
 
-	keeps         func(name string) *kept
+	keeps         func(name string, files collection) *kept
 	kept          *kept     // nil: it does not stay, or nothing can be kept
 	terminal      *terminal // nil: none
 	runs          func()    // is called when the process no longer waits
@@ -162,9 +162,10 @@ func (x *execution) serve(gone chan cell.Ended) error {
 		x.process.ClosePipes()
 		return err
 	}
+	files := collection{x.who, run.Collect, run.Dir}
 	if run.Stays != "" {
 		x.finish()
-		x.kept = x.keeps(run.Stays)
+		x.kept = x.keeps(run.Stays, files)
 		defer x.kept.end(nil)
 	}
 	if x.compiled.gate != "" {
@@ -202,7 +203,7 @@ func (x *execution) serve(gone chan cell.Ended) error {
 	if err := x.write(agent.KindExit, exit); err != nil {
 		return err
 	}
-	if err := x.collect(run.Collect, run.Dir); err != nil {
+	if err := files.send(x.conn); err != nil {
 		return err
 	}
 	x.tidy() // the next exec finds all as it was

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 
 	"outpost.run/outpost/internal/agent"
@@ -15,11 +16,12 @@ import (
 // is no more than a socket holds, what was written while there was none, and how they ended.
 const (
 	keptOutput = 256 << 10 // bytes of each stream; unix(7) sends 208 KiB ahead unless told otherwise
-	maxKept    = 48        // programs; the last that ended are kept
+	maxKept    = 40        // programs; the last that ended are kept. The daemon lets no more than 32 run
 )
 
 // kept is a program that stays.
 type kept struct {
+	files   collection
 	mu      sync.Mutex
 	changed *sync.Cond
 	out     [2]tail
@@ -40,7 +42,14 @@ func (t *tail) add(b []byte) {
 	t.b = append(t.b, b...)
 	t.total += int64(len(b))
 	if len(t.b) > 2*keptOutput {
-		t.b = t.b[:copy(t.b, t.b[len(t.b)-keptOutput-agent.MaxData:])] // a daemon that follows is no further behind
+		t.trim()
+	}
+}
+
+// trim drops what no daemon is to have again: one that follows is no further behind.
+func (t *tail) trim() {
+	if most := keptOutput + agent.MaxData; len(t.b) > most {
+		t.b = t.b[:copy(t.b, t.b[len(t.b)-most:])]
 	}
 }
 
@@ -48,13 +57,13 @@ func (t *tail) add(b []byte) {
 type reader struct{ at [2]int64 }
 
 // keep begins to keep what a program that stays writes; nil where so many run that nothing can be kept of it.
-func (a *Agent) keep(name string) *kept {
+func (a *Agent) keep(name string, files collection) *kept {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.kept) >= maxKept && !a.forgetOne() {
 		return nil
 	}
-	k := &kept{}
+	k := &kept{files: files}
 	k.changed = sync.NewCond(&k.mu)
 	a.kept = append(a.kept, named{name, k})
 	return k
@@ -112,6 +121,10 @@ func (k *kept) end(exit *agent.Exit) {
 	defer k.mu.Unlock()
 	if !k.ended {
 		k.ended, k.exit = true, exit
+		for i := range k.out {
+			k.out[i].trim()
+			k.out[i].b = slices.Clip(slices.Clone(k.out[i].b))
+		}
 	}
 	k.changed.Broadcast()
 }
@@ -181,6 +194,9 @@ func (k *kept) tell(d *reader, conn net.Conn) error {
 			return refuse(sandbox.NotFound, "", "nothing is known of the program's end")
 		case over:
 			if err := agent.WriteJSON(conn, agent.KindExit, *k.exit); err != nil {
+				return err
+			}
+			if err := k.files.send(conn); err != nil {
 				return err
 			}
 			return agent.WriteFrame(conn, agent.KindComplete, nil)

@@ -36,14 +36,14 @@ type machine struct {
 
 	mu    sync.Mutex
 	first *place // parked when the machine was made, for the first exec that fits
-	left  map[string]host.Cgroup
+	left  map[string]leftover
 	stop  error
 	once  sync.Once // of Stop
 	letGo sync.Once // of what Halt gives back
 }
 
 func newMachine(e *Engine, spec engine.MachineSpec) *machine {
-	return &machine{e: e, spec: spec, group: e.root.Child(spec.ID), left: map[string]host.Cgroup{}}
+	return &machine{e: e, spec: spec, group: e.root.Child(spec.ID), left: map[string]leftover{}}
 }
 
 func (m *machine) dir() string { return m.e.machineDir(m.spec.ID, m.spec.Stateful) }
@@ -90,6 +90,9 @@ func (m *machine) Dead() <-chan struct{} { return m.process.Dead() }
 func (m *machine) Park(ctx context.Context, x engine.ExecSpec) (engine.Exec, error) {
 	m.mu.Lock()
 	first := m.first
+	if x.Stays { // a place of its own has its name
+		first = nil
+	}
 	fits := first != nil && first.user == x.User && sameLimits(first.limits, x.Limits)
 	if fits || first != nil && first.warming != nil { // a warm one is of no use to any other
 		if m.isolation.Engine == "" {
@@ -182,9 +185,9 @@ func (e *Engine) Recover(ctx context.Context, h engine.Handle) (engine.Machine, 
 	}
 	e.ranges.Keep(r.Slot)
 	for _, name := range m.programs().Children() { // execs that the former daemon did not see the end of
-		m.reclaim(name, m.programs().Child(name))
+		m.reclaim(name, m.programs().Child(name), strings.HasPrefix(name, sandbox.ExecPrefix))
 	}
-	p, err := m.park(ctx, engine.ExecSpec{ID: "recovered", User: r.Spec.Security.User, Limits: r.Spec.Limits})
+	p, err := m.park(ctx, engine.ExecSpec{ID: sandbox.NewID("recovered_"), User: r.Spec.Security.User, Limits: r.Spec.Limits})
 	if err != nil {
 		return nil, sandbox.Errorf(sandbox.Lost, err, "the machine was lost")
 	}
@@ -208,13 +211,29 @@ func agentOf(pids []int) int {
 	return 0
 }
 
+// leftover is the group of an exec that has ended, or whose end nobody saw.
+type leftover struct {
+	group host.Cgroup
+	until time.Time // before that who follows its program may ask what it used
+}
+
+// keepGroup is how long the group of a program that stays waits for Resume.
+const keepGroup = 10 * time.Minute
+
 // reclaim removes an exec's group when nothing runs in it any more; until then it is kept in mind.
-func (m *machine) reclaim(name string, g host.Cgroup) {
+func (m *machine) reclaim(name string, g host.Cgroup, stays bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.left[name] = g
-	for name, g := range m.left {
-		if err := g.Remove(); err == nil {
+	mine := leftover{group: g}
+	if stays {
+		mine.until = time.Now().Add(keepGroup)
+	}
+	m.left[name] = mine
+	for name, l := range m.left {
+		if time.Now().Before(l.until) {
+			continue
+		}
+		if err := l.group.Remove(); err == nil {
 			delete(m.left, name)
 		}
 	}
@@ -274,12 +293,13 @@ func (m *machine) shortPath(f func(path string) error) error {
 func (m *machine) Resume(ctx context.Context, execID string) (engine.Exec, error) {
 	known := m.Isolation() // its own process may be another by now
 	p := &place{m: m, id: execID, group: m.programs().Child(execID), known: &known}
+	p.stays.Store(true)
 	m.mu.Lock()
 	delete(m.left, execID)
 	m.mu.Unlock()
 	var err error
 	if p.conn, err = m.dial(ctx); err != nil {
-		p.m.reclaim(execID, p.group)
+		p.m.reclaim(execID, p.group, true)
 		return nil, err
 	}
 	if p.oom, err = p.group.OnOOM(); err == nil && p.oom != nil { // else the program, or its group, is gone

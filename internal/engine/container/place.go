@@ -29,6 +29,7 @@ type place struct {
 	pid    int // of the parked process, on the host
 	oom    *os.File
 	close  sync.Once
+	stays  atomic.Bool // its program does, and its end was not seen here
 
 	known *sandbox.Isolation // as it was last read; nil: not yet
 
@@ -174,6 +175,15 @@ func (p *place) watchOOM() {
 // Run implements engine.Exec.
 func (p *place) Run(run agent.Run, feed agent.Feed) (agent.Exit, []agent.File, error) {
 	run.KillRest = !p.m.spec.Stateful
+	if run.Stays != "" {
+		p.stays.Store(true)
+	}
+	if told := feed.Exited; told != nil {
+		feed.Exited = func(e agent.Exit) {
+			p.stays.Store(false)
+			told(e)
+		}
+	}
 	return p.conn.Run(run, feed)
 }
 
@@ -197,7 +207,7 @@ func (p *place) Close() {
 			p.oom.Close()
 		}
 		if p.m.spec.Stateful {
-			p.m.reclaim(p.id, p.group)
+			p.m.reclaim(p.id, p.group, p.stays.Load())
 		} else {
 			_ = p.group.Kill()
 		}

@@ -75,7 +75,7 @@ os._exit(7)`)
 	}},
 	{"a program that stays lives on without its connection, and hears signals", func(s *suite) {
 		m := s.start(stateful)
-		x, err := m.Park(s.t.Context(), engine.ExecSpec{ID: execID(), User: "sandbox", Limits: Limits})
+		x, err := m.Park(s.t.Context(), engine.ExecSpec{ID: execID(), User: "sandbox", Limits: Limits, Stays: true})
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ os._exit(7)`)
 	{"what a program that stays says while nobody listens is told to the next who does", func(s *suite) {
 		m := s.start(stateful)
 		id := execID()
-		x, err := m.Park(s.t.Context(), engine.ExecSpec{ID: id, User: "sandbox", Limits: Limits})
+		x, err := m.Park(s.t.Context(), engine.ExecSpec{ID: id, User: "sandbox", Limits: Limits, Stays: true})
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -117,8 +117,9 @@ print('said', 'x' * 100, file=sys.stderr)
 while not os.path.exists('on'): time.sleep(.01)
 os.write(1, b'y' * 2000000)
 while not os.path.exists('end'): time.sleep(.01)
+open('made', 'w').write('all')
 sys.exit(5)`
-		run := agent.Run{Argv: []string{"python3", "-c", code}, Dir: "/workspace", MaxOutput: 1 << 30, Stays: id}
+		run := agent.Run{Argv: []string{"python3", "-c", code}, Dir: "/workspace", MaxOutput: 1 << 30, Stays: id, Collect: []string{"m*", "missing"}}
 		heard, first := make(chan struct{}), &written{}
 		go func() {
 			defer close(heard)
@@ -137,9 +138,9 @@ sys.exit(5)`
 			}
 			out, errs, ended = &written{}, &written{}, make(chan error, 1)
 			go func() {
-				exit, _, err := x.Run(agent.Run{MaxOutput: 1 << 30}, agent.Feed{Stdout: out, Stderr: errs, Started: func() {}, Exited: func(agent.Exit) {}, Resume: &agent.Resume{Name: id, At: [2]int64{at, 0}}})
-				if err == nil && exit.Code != 5 {
-					err = fmt.Errorf("%+v", exit)
+				exit, files, err := x.Run(agent.Run{MaxOutput: 1 << 30}, agent.Feed{Stdout: out, Stderr: errs, Started: func() {}, Exited: func(agent.Exit) {}, Resume: &agent.Resume{Name: id, At: [2]int64{at, 0}}})
+				if err == nil && (exit.Code != 5 || len(files) != 1 || files[0].Path != "made" || string(files[0].Content) != "all") {
+					err = fmt.Errorf("%+v, files %q", exit, files)
 				}
 				ended <- err
 				x.Close()
@@ -174,6 +175,36 @@ sys.exit(5)`
 		_, _, err = x.Run(run, agent.Feed{Stdout: io.Discard, Stderr: io.Discard, Resume: &agent.Resume{Name: "nobody"}})
 		if sandbox.CodeOf(err) != sandbox.NotFound {
 			s.t.Errorf("a program that is not known: %v", err)
+		}
+	}},
+	{"a program that stays, and runs out of memory while nobody listens, is told to the next who does", func(s *suite) {
+		m := s.start(stateful)
+		id, low := execID(), Limits
+		low.MemoryMB = 64
+		x, err := m.Park(s.t.Context(), engine.ExecSpec{ID: id, User: "sandbox", Limits: low, Stays: true})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		began, ended := make(chan struct{}), make(chan struct{})
+		code := "import os, time\nwhile not os.path.exists('go'): time.sleep(.01)\nx = bytearray(b'x' * (100 << 20))"
+		go func() {
+			defer close(ended)
+			_, _, _ = x.Run(agent.Run{Argv: []string{"python3", "-c", code}, Dir: "/workspace", MaxOutput: 1 << 20, Stays: id},
+				agent.Feed{Stdout: io.Discard, Stderr: io.Discard, Started: func() { close(began) }, Exited: func(agent.Exit) {}})
+		}()
+		<-began
+		x.Close()
+		<-ended
+		s.files(m, agent.FileOp{Verb: sandbox.PutFile, Path: "go"}, []byte("x"))
+		s.processes(m, func(all []string) bool { return len(all) == 0 })
+		s.says(m, "print(1)", "1") // what it leaves is taken away, but for what somebody may ask for
+		if x, err = m.Resume(s.t.Context(), id); err != nil {
+			s.t.Fatal(err)
+		}
+		defer x.Close()
+		exit, _, err := x.Run(agent.Run{MaxOutput: 1 << 20}, agent.Feed{Stdout: io.Discard, Stderr: io.Discard, Started: func() {}, Exited: func(agent.Exit) {}, Resume: &agent.Resume{Name: id}})
+		if usage, oom := x.Usage(); err != nil || !oom || usage.CPUMS == 0 {
+			s.t.Errorf("%+v, %v; OOM %v, %+v", exit, err, oom, usage)
 		}
 	}},
 	{"programs ignore no signal that nobody told them to", func(s *suite) {

@@ -134,29 +134,13 @@ while True:
 		}
 	}},
 	{"a program in the background has no deadline, and outlives the runtime", func(s *suite) {
-		spec := s.spec(sandbox.Stateful)
-		id := s.create(spec)
+		id, e := s.leftRunning("echo began; sleep 4004; echo woke; exit 9")
 		started := make(chan struct{}, 1)
-		e := service.ExecSpec{ID: sandbox.NewID(sandbox.ExecPrefix), Command: []string{"sh", "-c", "echo began; sleep 4004; echo woke; exit 9"}, Limits: Limits, MaxOutputBytes: 1 << 20, Background: true}
-		e.Limits.TimeoutMS = 0
-		ended := make(chan error, 1)
-		go func() {
-			_, err := s.r.Exec(s.t.Context(), id, e, service.Streams{Stdout: io.Discard, Stderr: io.Discard, Started: started})
-			ended <- err
-		}()
-		<-started
-		if err := s.r.Close(s.t.Context(), false); err != nil {
-			s.t.Fatal(err)
-		}
-		s.refused("the exec when the runtime goes", <-ended, sandbox.Lost)
-		s.r = s.Reopen(s.t)
-		s.sync(spec)
-		s.t.Cleanup(func() { _ = s.r.Delete(context.WithoutCancel(s.t.Context()), id) })
 		all, err := s.r.Processes(s.t.Context(), id)
 		if err != nil || len(all) != 2 || strings.Join(all[1].Command, " ") != "sleep 4004" {
 			s.t.Fatalf("after a restart: %+v, %v", all, err)
 		}
-		e.Resume = &[2]int64{2, 0}
+		e.Resume[0] = 2
 		var said bytes.Buffer
 		outcome := make(chan service.ExecOutcome, 1)
 		go func() {
@@ -177,6 +161,52 @@ while True:
 		_, err = s.r.Exec(s.t.Context(), id, e, service.Streams{Stdout: io.Discard, Stderr: io.Discard})
 		s.refused("to resume what nobody knows", err, sandbox.Lost)
 	}},
+	{"who cancels a program that the runtime just takes up again kills it", func(s *suite) {
+		id, e := s.leftRunning("sleep 4005; sleep 4005")
+		ctx, cancel := context.WithCancel(s.t.Context())
+		cancel()
+		o, err := s.r.Exec(ctx, id, e, service.Streams{Stdout: io.Discard, Stderr: io.Discard})
+		if err != nil || o.Reason != sandbox.Cancelled {
+			s.t.Errorf("%+v, %v", o, err)
+		}
+		for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			all, err := s.r.Processes(s.t.Context(), id)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			if len(all) == 0 {
+				break
+			}
+			if time.Now().After(end) {
+				s.t.Fatalf("left: %+v", all)
+			}
+		}
+	}},
+}
+
+// leftRunning is a script in the background of a stateful sandbox whose runtime was closed and opened again, and the exec that resumes it.
+func (s *suite) leftRunning(script string) (id string, e service.ExecSpec) {
+	s.t.Helper()
+	spec := s.spec(sandbox.Stateful)
+	id = s.create(spec)
+	started := make(chan struct{}, 1)
+	e = service.ExecSpec{ID: sandbox.NewID(sandbox.ExecPrefix), Command: []string{"sh", "-c", script}, Limits: Limits, MaxOutputBytes: 1 << 20, Background: true}
+	e.Limits.TimeoutMS = 0
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.r.Exec(s.t.Context(), id, e, service.Streams{Stdout: io.Discard, Stderr: io.Discard, Started: started})
+		ended <- err
+	}()
+	<-started
+	if err := s.r.Close(s.t.Context(), false); err != nil {
+		s.t.Fatal(err)
+	}
+	s.refused("the exec when the runtime goes", <-ended, sandbox.Lost)
+	s.r = s.Reopen(s.t)
+	s.sync(spec)
+	s.t.Cleanup(func() { _ = s.r.Delete(context.WithoutCancel(s.t.Context()), id) })
+	e.Resume = &[2]int64{}
+	return id, e
 }
 
 // pieces sends what is written on.

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 
 	"outpost.run/outpost/internal/service"
@@ -23,24 +24,25 @@ func (s *Store) DeleteExec(ctx context.Context, id string) error {
 	return internal(err)
 }
 
-// Execs are those of every namespace, the one that was put first first.
-func (s *Store) Execs(ctx context.Context) ([]service.ExecNote, error) {
+// Execs implements service.Store.
+func (s *Store) Execs(ctx context.Context, each func(service.ExecNote) error) error {
 	rows, err := s.readers.QueryContext(ctx, `SELECT record FROM execs ORDER BY seq`)
 	if err != nil {
-		return nil, internal(err)
+		return internal(err)
 	}
 	defer rows.Close() //nolint:errcheck // Err says it
-	var all []service.ExecNote
 	for rows.Next() {
-		var record []byte
+		var record sql.RawBytes
 		var n service.ExecNote
 		if err := rows.Scan(&record); err != nil {
-			return nil, internal(err)
+			return internal(err)
 		}
 		if err := json.Unmarshal(record, &n); err != nil {
-			return nil, internal(err)
+			return internal(err)
 		}
-		all = append(all, n)
+		if err := each(n); err != nil {
+			return err
+		}
 	}
-	return all, internal(rows.Err())
+	return internal(rows.Err())
 }

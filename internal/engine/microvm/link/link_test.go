@@ -3,6 +3,7 @@ package link_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"testing"
@@ -51,23 +52,56 @@ func TestMachinesAreTheSameOverALinkOnTheHost(t *testing.T) {
 		t.Cleanup(e.Close)
 		return distant{e}
 	}
-	enginetest.Run(t, enginetest.Subject{
-		Open: func(t *testing.T) engine.Engine {
-			dir, err := os.MkdirTemp("/var/tmp", "outpost-test-")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = os.RemoveAll(dir) }) // what was mounted there was so in our own namespace, and every case checks that it is gone
-			options = container.Options{Kernel: host.New(), DataDir: dir, Installation: "test" + dir[len(dir)-6:]}
-			if err := os.WriteFile(dir+"/installation", []byte(options.Installation), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			return open(t)
-		},
-		Reopen: open,
-		Layers: imagetest.Layers(t, imagetest.Python),
-	})
+	fresh := func(t *testing.T) engine.Engine {
+		dir, err := os.MkdirTemp("/var/tmp", "outpost-test-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.RemoveAll(dir) }) // what was mounted there was so in our own namespace, and every case checks that it is gone
+		options = container.Options{Kernel: host.New(), DataDir: dir, Installation: "test" + dir[len(dir)-6:]}
+		if err := os.WriteFile(dir+"/installation", []byte(options.Installation), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return open(t)
+	}
+	layers := imagetest.Layers(t, imagetest.Python)
+	enginetest.Run(t, enginetest.Subject{Open: fresh, Reopen: open, Layers: layers})
+	t.Run("a program that doesn't read what is sent to it holds up no other link", func(t *testing.T) { unread(t, fresh(t), layers) })
 }
+
+func unread(t *testing.T, e engine.Engine, layers []string) {
+	spec := enginetest.Spec(layers)
+	spec.Stateful = true
+	started, err := e.Start(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := started.(machine)
+	defer func() { _ = m.Machine.Stop(context.WithoutCancel(t.Context())) }()
+	x, err := m.Park(t.Context(), engine.ExecSpec{ID: "exec_unread", User: "sandbox", Limits: enginetest.Limits, Stays: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := make(chan struct{})
+	go func() {
+		_, _, _ = x.Run(agent.Run{Argv: []string{"sleep", "4009"}, Dir: "/workspace", MaxOutput: 1 << 20, Stays: "exec_unread"},
+			agent.Feed{Stdin: zeros{}, Stdout: io.Discard, Stderr: io.Discard, Started: func() { close(began) }, Exited: func(agent.Exit) {}})
+	}()
+	<-began
+	time.Sleep(300 * time.Millisecond) // until what lies between is full
+	m.link.Close()
+	select {
+	case <-m.served:
+	case <-time.After(20 * time.Second):
+		t.Error("the guest still serves a link that has ended")
+	}
+}
+
+// zeros never ends.
+type zeros struct{}
+
+// Read implements io.Reader.
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
 
 // distant is an engine whose machines are spoken to over links.
 type distant struct{ *container.Engine }
@@ -78,7 +112,11 @@ func (d distant) Start(ctx context.Context, spec engine.MachineSpec) (engine.Mac
 		return nil, err
 	}
 	guest := &link.Guest{Engine: d.Engine, Release: func(string) bool { return false }, Died: func() {}, Halted: func() {}}
-	go func() { _ = guest.Serve(far) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = guest.Serve(far)
+	}()
 	client, err := link.New(near)
 	if err != nil {
 		return nil, err
@@ -87,7 +125,7 @@ func (d distant) Start(ctx context.Context, spec engine.MachineSpec) (engine.Mac
 		client.Close()
 		return nil, err
 	}
-	return machine{guest.Machine(), client}, nil
+	return machine{guest.Machine(), client, served}, nil
 }
 
 // Blank is not for machines that are reached by no descriptor.
@@ -115,7 +153,8 @@ func pair() (near, far net.Conn, err error) {
 // machine is one whose calls go over a link, where they are a link's.
 type machine struct {
 	engine.Machine
-	link *link.Client
+	link   *link.Client
+	served <-chan struct{} // closed when the guest is done with the link
 }
 
 func (m machine) Park(ctx context.Context, x engine.ExecSpec) (engine.Exec, error) {

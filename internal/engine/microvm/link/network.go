@@ -11,7 +11,7 @@ import (
 )
 
 // net answers the calls on the inside of the machine's network.
-func (g *Guest) net(ctx context.Context, m engine.Machine, q request) (a answer, then func(*conn), err error) {
+func (g *Guest) net(ctx context.Context, m engine.Machine, q request) (a answer, then func(context.Context, *conn), err error) {
 	n, err := g.inside(m)
 	if err != nil {
 		return a, nil, err
@@ -22,20 +22,20 @@ func (g *Guest) net(ctx context.Context, m engine.Machine, q request) (a answer,
 		if err != nil {
 			return a, nil, err
 		}
-		return a, func(s *conn) { join(s, c) }, nil
+		return a, func(_ context.Context, s *conn) { join(s, c) }, nil
 	case q.Link != nil:
 		l, err := n.Link(ctx, *q.Link)
 		if err != nil {
 			return a, nil, err
 		}
-		return a, func(s *conn) { join(s, l) }, nil
+		return a, func(_ context.Context, s *conn) { join(s, l) }, nil
 	case q.Listen != "":
 		l, err := n.Listen(ctx, q.Listen)
 		if err != nil {
 			return a, nil, err
 		}
 		g.listen(q.Listen, l)
-		return a, func(s *conn) {
+		return a, func(_ context.Context, s *conn) {
 			_, _ = s.Read(make([]byte, 1)) // until the daemon lets go of it
 			g.listen(q.Listen, nil)
 			l.Close()
@@ -51,7 +51,7 @@ func (g *Guest) net(ctx context.Context, m engine.Machine, q request) (a answer,
 		if err != nil {
 			return a, nil, err
 		}
-		return a, func(s *conn) { join(s, c) }, nil
+		return a, func(_ context.Context, s *conn) { join(s, c) }, nil
 	}
 	return a, nil, sandbox.Errorf(sandbox.NotSupported, nil, "this guest does not know the call")
 }

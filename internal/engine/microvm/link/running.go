@@ -3,6 +3,7 @@ package link
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -39,8 +40,8 @@ func (x *running) writeJSON(kind agent.Kind, v any) error {
 	return x.write(kind, b)
 }
 
-// serve reads what to run, runs it, and stays until the daemon lets go of the exec.
-func (x *running) serve() {
+// serve reads what to run, runs it, and stays until the daemon lets go of the exec, or ctx ends, which is that of the link.
+func (x *running) serve(ctx context.Context) {
 	var run agent.Run
 	if err := readJSON(x.r, agent.KindRun, agent.MaxControl, &run); err != nil {
 		return
@@ -51,6 +52,7 @@ func (x *running) serve() {
 	}
 	stdin, input := io.Pipe()
 	feed.Stdin = stdin
+	defer context.AfterFunc(ctx, func() { stdin.Close() })() // what a program doesn't read holds up nobody
 	gone, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(gone)

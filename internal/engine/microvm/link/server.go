@@ -73,8 +73,8 @@ func (g *Guest) serve(ctx context.Context, stream net.Conn) {
 	if err := readJSON(s.r, kindRequest, agent.MaxControl, &q); err != nil {
 		return
 	}
-	ctx, done := g.begin(ctx, q.ID)
-	a, then, err := g.answer(ctx, q)
+	call, done := g.begin(ctx, q.ID)
+	a, then, err := g.answer(call, q)
 	done()
 	if err != nil {
 		a = answer{Error: failureOf(err)}
@@ -83,7 +83,7 @@ func (g *Guest) serve(ctx context.Context, stream net.Conn) {
 		stream.Close() // then sees to it that nothing stays
 	}
 	if then != nil {
-		then(s)
+		then(ctx, s)
 	}
 }
 
@@ -112,8 +112,8 @@ func (g *Guest) cancel(id uint64) {
 	}
 }
 
-// answer does what a request asks for; then, unless it is nil, is what the stream carries after the answer.
-func (g *Guest) answer(ctx context.Context, q request) (a answer, then func(*conn), err error) {
+// answer does what a request asks for; then, unless it is nil, is what the stream carries after the answer, while the link is there.
+func (g *Guest) answer(ctx context.Context, q request) (a answer, then func(context.Context, *conn), err error) {
 	switch {
 	case q.Cancel != 0:
 		g.cancel(q.Cancel)
@@ -176,7 +176,7 @@ func (g *Guest) answer(ctx context.Context, q request) (a answer, then func(*con
 		g.mu.Lock()
 		g.halting = true
 		g.mu.Unlock()
-		return a, func(*conn) { g.Halted() }, m.Halt(ctx)
+		return a, func(context.Context, *conn) { g.Halted() }, m.Halt(ctx)
 	default:
 		return g.net(ctx, m, q)
 	}
@@ -184,24 +184,31 @@ func (g *Guest) answer(ctx context.Context, q request) (a answer, then func(*con
 }
 
 // pass makes the stream a connection to the machine's agent.
-func (g *Guest) pass(ctx context.Context, m engine.Machine) (a answer, then func(*conn), err error) {
+func (g *Guest) pass(ctx context.Context, m engine.Machine) (a answer, then func(context.Context, *conn), err error) {
 	c, err := m.Call(ctx)
 	if err != nil {
 		return a, nil, err
 	}
-	return a, func(s *conn) {
-		go func() {
-			if _, err := io.Copy(c, s.r); err != nil {
-				_, _ = io.Copy(io.Discard, s.r) // the agent has refused more, and its reason is on the way: a stream that nobody reads would stand still
-			}
-			c.Close() // the daemon is done with it
-		}()
-		_, _ = io.Copy(s.Conn, c.Rest())
-		c.Close()
-	}, nil
+	return a, func(_ context.Context, s *conn) { relay(c, s) }, nil
 }
 
-func (g *Guest) start(ctx context.Context, spec engine.MachineSpec) (a answer, then func(*conn), err error) {
+// relay hands on what a stream and a connection to the agent say to each other, until the agent ends that; the channel is closed when the
+// daemon does so, too.
+func relay(c *agent.Conn, s *conn) <-chan struct{} {
+	letGo := make(chan struct{})
+	go func() {
+		defer close(letGo)
+		if _, err := io.Copy(c, s.r); err != nil {
+			_, _ = io.Copy(io.Discard, s.r) // the agent has refused more, and its reason is on the way: a stream that nobody reads would stand still
+		}
+		c.Close() // the daemon is done with it
+	}()
+	_, _ = io.Copy(s.Conn, c.Rest())
+	c.Close()
+	return letGo
+}
+
+func (g *Guest) start(ctx context.Context, spec engine.MachineSpec) (a answer, then func(context.Context, *conn), err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.machine != nil {
@@ -233,16 +240,16 @@ func (g *Guest) exec(id string) engine.Exec {
 	return g.execs[id]
 }
 
-func (g *Guest) park(ctx context.Context, m engine.Machine, spec engine.ExecSpec) (a answer, then func(*conn), err error) {
+func (g *Guest) park(ctx context.Context, m engine.Machine, spec engine.ExecSpec) (a answer, then func(context.Context, *conn), err error) {
 	x, err := m.Park(ctx, spec)
 	if err != nil {
 		return a, nil, err
 	}
 	done := g.note(spec.ID, x)
 	i := x.Isolation()
-	return answer{Isolation: &i, Warm: x.Warm()}, func(s *conn) {
+	return answer{Isolation: &i, Warm: x.Warm()}, func(ctx context.Context, s *conn) {
 		defer done()
-		(&running{x: x, s: s.Conn, r: s.r}).serve()
+		(&running{x: x, s: s.Conn, r: s.r}).serve(ctx)
 	}, nil
 }
 
@@ -259,20 +266,25 @@ func (g *Guest) note(id string, x engine.Exec) (done func()) {
 	}
 }
 
-// resume is a call to the agent that asks for a program that stays; the place is for Kill and Usage.
-func (g *Guest) resume(ctx context.Context, m engine.Machine, id string) (answer, func(*conn), error) {
+// resume is a call to the agent that asks for a program that stays; the place is for Kill and Usage, until the daemon lets go of it.
+func (g *Guest) resume(ctx context.Context, m engine.Machine, id string) (answer, func(context.Context, *conn), error) {
 	x, err := m.Resume(ctx, id)
 	if err != nil {
 		return answer{}, nil, err
 	}
 	done := g.note(id, x)
-	a, pass, err := g.pass(ctx, m)
+	c, err := m.Call(ctx)
 	if err != nil {
 		done()
-		return a, nil, err
+		return answer{}, nil, err
 	}
-	return a, func(s *conn) {
+	return answer{}, func(ctx context.Context, s *conn) {
 		defer done()
-		pass(s)
+		letGo := relay(c, s)
+		s.Close()
+		select {
+		case <-letGo:
+		case <-ctx.Done():
+		}
 	}, nil
 }
