@@ -48,7 +48,7 @@ func notDue() []any {
 // maxCut is how many attempts may be cut off by the server's end: a job that ends servers does not do so for ever.
 const maxCut = 3
 
-// recover takes up what a former run of the server left: River's rows are nothing but attempts that were under way.
+// recover takes up what a former run of the server left.
 func (q *Queue) recover(ctx context.Context) error {
 	tx, err := q.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -63,16 +63,18 @@ func (q *Queue) recover(ctx context.Context) error {
 		sql    string
 		values []any
 	}{
-		{`DELETE FROM river_job`, nil},
 		{`UPDATE jobs SET cut = cut + 1 WHERE status = 'running'`, nil},
-		{`UPDATE jobs SET status = 'failed', ` + ends + `, error = ?, ` + sizeOfResult + ` WHERE status = 'running' AND cut > ?`, []any{sandbox.Now().String(), lost, maxCut}},
-		{`UPDATE jobs SET status = 'queued', handed = 0, due = 0 WHERE status IN ('running', 'queued')`, nil},
+		{`UPDATE jobs SET status = 'failed', ` + ends + `, error = ?, size = result_size WHERE status = 'running' AND cut > ?`, []any{sandbox.Now().String(), lost, maxCut}},
+		{`UPDATE jobs SET status = 'queued', due = 0 WHERE status IN ('running', 'queued')`, nil},
 	} {
 		if _, err := tx.ExecContext(ctx, step.sql, step.values...); err != nil {
 			return err
 		}
 	}
 	if err := tx.Commit(); err != nil {
+		return err
+	}
+	if err := q.adopt(ctx); err != nil {
 		return err
 	}
 	return q.sweep(ctx)
@@ -120,13 +122,7 @@ func (q *Queue) handOut(ctx context.Context) (bool, error) {
 	if namespace == "" {
 		return false, nil
 	}
-	var id string
-	err = q.db.QueryRowContext(ctx, `UPDATE jobs SET handed = 1 WHERE seq = (SELECT seq FROM jobs WHERE namespace = ? AND status = 'queued' AND handed = 0 AND due = 0 ORDER BY priority DESC, seq LIMIT 1) RETURNING id`, namespace).Scan(&id)
-	if err == nil {
-		if _, err = q.river.Insert(ctx, args{ID: id, Namespace: namespace}, nil); err != nil {
-			q.takeBack(ctx, id)
-		}
-	}
+	a, err := q.take(ctx, namespace)
 	if err != nil {
 		q.giveBack(namespace)
 		if errors.Is(err, sql.ErrNoRows) { // it was cancelled
@@ -134,15 +130,41 @@ func (q *Queue) handOut(ctx context.Context) (bool, error) {
 		}
 		return false, err
 	}
+	if _, err := q.river.Insert(ctx, args{ID: a.id}, nil); err != nil {
+		q.settle(a, service.JobOutcome{Err: sandbox.Errorf(sandbox.Capacity, err, "the attempt could not be handed out")})
+		return false, err
+	}
 	return true, nil
 }
 
-// takeBack undoes that a job was handed out.
-func (q *Queue) takeBack(ctx context.Context, id string) {
-	q.insist(id, func() error {
-		_, err := q.db.ExecContext(context.WithoutCancel(ctx), `UPDATE jobs SET handed = 0 WHERE id = ? AND status = 'queued'`, id)
-		return err
-	})
+// take makes the namespace's next job a running one. Who cancels it finds the attempt from the first moment on.
+func (q *Queue) take(ctx context.Context, namespace string) (*attempt, error) {
+	a := &attempt{namespace: namespace, done: make(chan struct{})}
+	err := q.db.QueryRowContext(ctx, `SELECT id FROM jobs WHERE namespace = ? AND status = 'queued' AND due = 0 ORDER BY priority DESC, seq LIMIT 1`, namespace).Scan(&a.id)
+	if err != nil {
+		return nil, err
+	}
+	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	q.mu.Lock()
+	q.running[a.id] = a
+	q.mu.Unlock()
+	h := &a.history
+	err = q.db.QueryRowContext(context.WithoutCancel(ctx), `UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = ? WHERE id = ? AND status = 'queued' RETURNING spec, attempts, cut, stalled, max_attempts`,
+		sandbox.Now().String(), a.id).Scan(&a.spec, &h.tries, &h.cut, &h.stalled, &h.most)
+	if err != nil {
+		q.leave(a)
+		return nil, err
+	}
+	return a, nil
+}
+
+// leave says that an attempt is over.
+func (q *Queue) leave(a *attempt) {
+	q.mu.Lock()
+	delete(q.running, a.id)
+	q.mu.Unlock()
+	a.cancel()
+	close(a.done)
 }
 
 // insistEvery is how often what must be noted is tried.
@@ -179,9 +201,9 @@ func (q *Queue) waiting(ctx context.Context) (all []string, err error) {
 	// A skip scan: one step of the index for each namespace, however many jobs it has.
 	rows, err := q.db.QueryContext(ctx, `
 		WITH RECURSIVE spaces(namespace) AS (
-			SELECT min(namespace) FROM jobs WHERE status = 'queued' AND handed = 0 AND due = 0
+			SELECT min(namespace) FROM jobs WHERE status = 'queued' AND due = 0
 			UNION ALL
-			SELECT (SELECT min(namespace) FROM jobs WHERE status = 'queued' AND handed = 0 AND due = 0 AND namespace > spaces.namespace) FROM spaces WHERE spaces.namespace IS NOT NULL
+			SELECT (SELECT min(namespace) FROM jobs WHERE status = 'queued' AND due = 0 AND namespace > spaces.namespace) FROM spaces WHERE spaces.namespace IS NOT NULL
 		)
 		SELECT namespace FROM spaces WHERE namespace IS NOT NULL`)
 	if err != nil {
@@ -230,48 +252,35 @@ func (q *Queue) giveBack(namespace string) {
 }
 
 // attempt runs a job once. It never fails for River: what becomes of the job is noted in its own row.
-func (q *Queue) attempt(ctx context.Context, a args) error {
-	defer q.giveBack(a.Namespace)
-	last := context.WithoutCancel(ctx)
-	ctx, cancel := context.WithCancel(last)
-	defer cancel()
-	mine := &attempt{cancel: cancel, done: make(chan struct{})}
+func (q *Queue) attempt(id string) {
 	q.mu.Lock()
-	q.running[a.ID] = mine
+	a := q.running[id]
+	cancelled := a != nil && a.cancelled
 	q.mu.Unlock()
-	defer func() {
-		q.mu.Lock()
-		delete(q.running, a.ID)
-		q.mu.Unlock()
-		close(mine.done)
-	}()
-	var text []byte
-	var h history
-	err := q.db.QueryRowContext(last, `UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = ? WHERE id = ? AND status = 'queued' RETURNING spec, attempts, cut, stalled, max_attempts`,
-		sandbox.Now().String(), a.ID).Scan(&text, &h.tries, &h.cut, &h.stalled, &h.most)
-	switch {
-	case errors.Is(err, sql.ErrNoRows): // it was cancelled
-		return nil
-	case err != nil:
-		q.o.Log.Error("a job could not begin", "job", a.ID, "error", err)
-		q.takeBack(last, a.ID)
-		return nil
+	if a == nil { // River has it twice
+		return
 	}
 	var j service.JobSpec
 	var o service.JobOutcome
-	if err := json.Unmarshal(text, &j); err != nil {
+	if err := json.Unmarshal(a.spec, &j); err != nil {
 		o.Err = internal(err)
-	} else {
-		j.Attempt = h.tries
-		o = q.run(ctx, j)
+	} else if !cancelled {
+		j.Attempt = a.history.tries
+		o = q.run(a.ctx, j)
 	}
-	q.insist(a.ID, func() error {
+	q.settle(a, o)
+}
+
+// settle notes what became of an attempt, which is over then.
+func (q *Queue) settle(a *attempt, o service.JobOutcome) {
+	q.insist(a.id, func() error {
 		q.mu.Lock()
-		cancelled := mine.cancelled
+		cancelled := a.cancelled
 		q.mu.Unlock()
-		return q.note(last, a.ID, judge(o, cancelled, h), o)
+		return q.note(context.WithoutCancel(a.ctx), a, judge(o, cancelled, a.history), o)
 	})
-	return nil
+	q.leave(a)
+	q.giveBack(a.namespace)
 }
 
 // history is what came of a job until now.
@@ -317,7 +326,7 @@ func judge(o service.JobOutcome, cancelled bool, h history) verdict {
 }
 
 // note writes what became of a job. The result stays that of the last attempt that had one.
-func (q *Queue) note(ctx context.Context, id string, v verdict, o service.JobOutcome) error {
+func (q *Queue) note(ctx context.Context, a *attempt, v verdict, o service.JobOutcome) error {
 	var result, text any
 	size, inFile := 0, false
 	if o.Result != nil {
@@ -326,7 +335,7 @@ func (q *Queue) note(ctx context.Context, id string, v verdict, o service.JobOut
 			return err
 		}
 		if size, result = len(b), b; len(b) > inRow {
-			if err := writeThrough(q.file(id), b); err != nil {
+			if err := writeThrough(q.file(a.id, a.history.tries), b); err != nil {
 				return err
 			}
 			result, inFile = nil, true
@@ -342,15 +351,15 @@ func (q *Queue) note(ctx context.Context, id string, v verdict, o service.JobOut
 	have := ``
 	values := []any{text}
 	if o.Result != nil {
-		have, values = `, result = ?, in_file = ?, result_of = attempts`, append(values, result, inFile)
+		have, values = `, result = ?, in_file = ?, result_size = ?, result_of = attempts`, append(values, result, inFile, size)
 	}
 	if v.status != sandbox.JobQueued {
 		if o.Result != nil {
 			have, values = have+`, size = ?`, append(values, size)
 		} else {
-			have += `, ` + sizeOfResult
+			have += `, size = result_size`
 		}
-		_, err := q.db.ExecContext(ctx, `UPDATE jobs SET error = ?`+have+`, status = ?, `+ends+` WHERE id = ?`, append(values, v.status, sandbox.Now().String(), id)...)
+		_, err := q.db.ExecContext(ctx, `UPDATE jobs SET error = ?`+have+`, status = ?, `+ends+` WHERE id = ?`, append(values, v.status, sandbox.Now().String(), a.id)...)
 		q.stir()
 		return err
 	}
@@ -361,8 +370,8 @@ func (q *Queue) note(ctx context.Context, id string, v verdict, o service.JobOut
 	case v.stalled > 0:
 		wait = q.back.afterStall(v.stalled)
 	}
-	_, err := q.db.ExecContext(ctx, `UPDATE jobs SET error = ?`+have+`, status = 'queued', handed = 0, cut = cut + ?, attempts = attempts - ?, stalled = ?, due = ? WHERE id = ?`,
-		append(values, v.cut, v.unmade, v.stalled, time.Now().Add(wait).UnixMilli(), id)...)
+	_, err := q.db.ExecContext(ctx, `UPDATE jobs SET error = ?`+have+`, status = 'queued', cut = cut + ?, attempts = attempts - ?, stalled = ?, due = ? WHERE id = ?`,
+		append(values, v.cut, v.unmade, v.stalled, time.Now().Add(wait).UnixMilli(), a.id)...)
 	return err
 }
 

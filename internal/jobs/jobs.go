@@ -1,5 +1,6 @@
 // Package jobs is the queue: jobs in a SQLite file of their own, written through to the disk at each step, and River's workers that
 // run their attempts. Which job is next is decided here: the namespaces take turns, and River never has more of them than can run.
+// What River itself notes is in another file, which no start needs.
 package jobs
 
 import (
@@ -50,6 +51,7 @@ type Queue struct {
 	o     Options
 	db    *sql.DB // one connection, which writes
 	lists *sql.DB // some that read: who lists holds nobody up
+	under *sql.DB // River's
 	river *river.Client[*sql.Tx]
 	run   func(context.Context, service.JobSpec) service.JobOutcome
 	wake  chan struct{}
@@ -70,11 +72,15 @@ type Queue struct {
 
 var _ service.Queue = (*Queue)(nil)
 
-// attempt is one that runs.
+// attempt is one that was handed out.
 type attempt struct {
-	cancel    context.CancelFunc
-	cancelled bool
-	done      chan struct{}
+	id, namespace string
+	spec          []byte
+	history       history
+	ctx           context.Context
+	cancel        context.CancelFunc
+	cancelled     bool // under Queue.mu
+	done          chan struct{}
 }
 
 // Open opens the queue's files and makes them where they are missing.
@@ -92,34 +98,50 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	if err := sqlitefile.Touch(path); err != nil {
 		return nil, err
 	}
-	if q.db, err = sqlitefile.Open(path, "FULL", 1); err != nil { // River's driver for SQLite asks for one connection
+	if q.db, err = sqlitefile.Open(path, "FULL", 1); err != nil {
 		return nil, err
 	}
-	if err := q.migrate(ctx); err != nil {
+	if err := sqlitefile.Migrate(ctx, q.db, migrations); err != nil {
 		return nil, errors.Join(sqlitefile.Behind(path, err), q.db.Close())
 	}
 	if q.lists, err = sqlitefile.Open(path, "FULL", 4); err != nil {
 		return nil, errors.Join(err, q.db.Close())
 	}
+	if err := q.openUnder(ctx); err != nil {
+		return nil, errors.Join(err, q.lists.Close(), q.db.Close())
+	}
 	return q, nil
 }
 
-func (q *Queue) migrate(ctx context.Context) error {
-	if err := sqlitefile.Migrate(ctx, q.db, migrations); err != nil {
+// openUnder makes River's file anew: it has attempts that are under way, and those of a former run are not. So its commits wait for no
+// disk.
+func (q *Queue) openUnder(ctx context.Context) error {
+	path := filepath.Join(q.o.Dir, "river.db")
+	for _, part := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(path + part); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	if err := sqlitefile.Touch(path); err != nil {
 		return err
 	}
-	theirs, err := rivermigrate.New(riversqlite.New(q.db), &rivermigrate.Config{Logger: slog.New(quiet{q.o.Log.Handler()})})
+	var err error
+	if q.under, err = sqlitefile.Open(path, "OFF", 1); err != nil { // River's driver for SQLite asks for one connection
+		return err
+	}
+	theirs, err := rivermigrate.New(riversqlite.New(q.under), &rivermigrate.Config{Logger: slog.New(quiet{q.o.Log.Handler()})})
+	if err == nil {
+		_, err = theirs.Migrate(ctx, rivermigrate.DirectionUp, nil)
+	}
 	if err != nil {
-		return err
+		return errors.Join(sqlitefile.Behind(path, err), q.under.Close())
 	}
-	_, err = theirs.Migrate(ctx, rivermigrate.DirectionUp, nil)
-	return err
+	return nil
 }
 
 // args name the job of one of River's.
 type args struct {
-	ID        string `json:"id"`
-	Namespace string `json:"namespace"`
+	ID string `json:"id"`
 }
 
 // Kind implements river.JobArgs.
@@ -131,8 +153,9 @@ type worker struct {
 }
 
 // Work implements river.Worker.
-func (w worker) Work(ctx context.Context, j *river.Job[args]) error {
-	return w.q.attempt(ctx, j.Args)
+func (w worker) Work(_ context.Context, j *river.Job[args]) error {
+	w.q.attempt(j.Args.ID)
+	return nil
 }
 
 // Timeout implements river.Worker: a program has a time of its own.
@@ -147,7 +170,7 @@ func (q *Queue) Start(ctx context.Context, run func(context.Context, service.Job
 	workers := river.NewWorkers()
 	river.AddWorker(workers, worker{q: q})
 	var err error
-	q.river, err = river.NewClient(riversqlite.New(q.db), &river.Config{
+	q.river, err = river.NewClient(riversqlite.New(q.under), &river.Config{
 		Workers: workers, Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: q.o.Concurrency}},
 		FetchCooldown: time.Millisecond, FetchPollInterval: time.Second, MaxAttempts: 1,
 		CompletedJobRetentionPeriod: time.Minute, CancelledJobRetentionPeriod: time.Minute, DiscardedJobRetentionPeriod: time.Minute,
@@ -200,7 +223,7 @@ func (q *Queue) Close(ctx context.Context) error {
 		}
 	}
 	q.work.Wait()
-	return errors.Join(err, q.lists.Close(), q.db.Close())
+	return errors.Join(err, q.under.Close(), q.lists.Close(), q.db.Close())
 }
 
 // CallbackKey implements service.Queue.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -18,7 +19,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pressly/goose/v3"
+
 	"outpost.run/outpost/internal/service"
+	"outpost.run/outpost/internal/store/sqlitefile"
 	"outpost.run/outpost/sandbox"
 )
 
@@ -70,7 +74,7 @@ func (w *world) crash() {
 	w.Helper()
 	w.Pause()
 	w.end()
-	if err := errors.Join(w.db.Close(), w.lists.Close()); err != nil {
+	if err := errors.Join(w.under.Close(), w.db.Close(), w.lists.Close()); err != nil {
 		w.Fatal(err)
 	}
 }
@@ -265,7 +269,8 @@ func TestAJobIsCancelledInEachState(t *testing.T) {
 	w.start()
 	first, second := w.submit(nil), w.submit(nil)
 	<-running
-	for id, attempts := range map[string]int{second: 0, first: 1} {
+	for i, id := range []string{second, first} { // else the second begins when the first has ended
+		attempts := i
 		j, err := w.Cancel(t.Context(), "a", id)
 		if err != nil {
 			t.Error(err)
@@ -360,15 +365,8 @@ func TestLargeResultsAreFilesThatGoWithTheirJobs(t *testing.T) {
 	if j := w.ends("a", id); j.Result == nil || j.Result.Stdout != big {
 		t.Errorf("%+v", j)
 	}
-	files := func() []string {
-		names, err := filepath.Glob(filepath.Join(w.o.Dir, "job_*"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return names
-	}
-	if st, err := os.Stat(w.file(id)); err != nil || st.Mode().Perm() != 0o600 || len(files()) != 1 {
-		t.Errorf("%v, %v", files(), err)
+	if st, err := os.Stat(w.file(id, 1)); err != nil || st.Mode().Perm() != 0o600 || len(w.files()) != 1 {
+		t.Errorf("%v, %v", w.files(), err)
 	}
 	if err := os.WriteFile(filepath.Join(w.o.Dir, "job_orphan.json.draft"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -376,8 +374,8 @@ func TestLargeResultsAreFilesThatGoWithTheirJobs(t *testing.T) {
 	if err := w.forget(t.Context(), time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := w.Job(t.Context(), "a", id); sandbox.CodeOf(err) != sandbox.NotFound || len(files()) > 0 {
-		t.Errorf("after its time: %v, %v", err, files())
+	if _, _, err := w.Job(t.Context(), "a", id); sandbox.CodeOf(err) != sandbox.NotFound || len(w.files()) > 0 {
+		t.Errorf("after its time: %v, %v", err, w.files())
 	}
 }
 
@@ -450,4 +448,188 @@ func TestListsArePagedAndFiltered(t *testing.T) {
 	if mode != "wal" || sync != "2" {
 		t.Errorf("journal_mode %s, synchronous %s: a job that was accepted may go with the power", mode, sync)
 	}
+}
+
+func TestAnAttemptThatIsCancelledBeforeItBeginsRunsNothing(t *testing.T) {
+	w := openWorld(t, nil)
+	w.run = func(context.Context, service.JobSpec) service.JobOutcome {
+		t.Error("it ran")
+		return exits(0)
+	}
+	id := w.submit(nil)
+	a, err := w.take(t.Context(), "a") // as the dispatcher does before River has it
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.out["a"], w.all = 1, 1
+	cancelled := make(chan sandbox.Job, 1)
+	go func() {
+		j, err := w.Cancel(t.Context(), "a", id)
+		if err != nil {
+			t.Error(err)
+		}
+		cancelled <- j
+	}()
+	<-a.ctx.Done()
+	w.attempt(id)
+	w.wants("cancelled", <-cancelled, sandbox.JobCancelled, 1)
+	if len(w.out) != 0 || w.all != 0 || len(w.running) != 0 {
+		t.Errorf("left: %v, %v", w.out, w.running)
+	}
+}
+
+// says is a program whose first attempts say so much and fail.
+func says(bytes ...int) func(context.Context, service.JobSpec) service.JobOutcome {
+	return func(_ context.Context, j service.JobSpec) service.JobOutcome {
+		o := exits(1)
+		if j.Attempt > len(bytes) {
+			return fails(sandbox.UserNotFound)
+		}
+		o.Result.Stdout = strings.Repeat("x", bytes[j.Attempt-1])
+		return o
+	}
+}
+
+// sizes are what the queue counts of a job.
+func (w *world) sizes(id string) (size, result int) {
+	w.Helper()
+	if err := w.db.QueryRow(`SELECT size, result_size FROM jobs WHERE id = ?`, id).Scan(&size, &result); err != nil {
+		w.Fatal(err)
+	}
+	return size, result
+}
+
+// files are those of results.
+func (w *world) files() (names []string) {
+	w.Helper()
+	all, err := filepath.Glob(filepath.Join(w.o.Dir, "job_*"))
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, name := range all {
+		names = append(names, filepath.Base(name))
+	}
+	return names
+}
+
+// waits lets a job wait long after its last attempt.
+func (w *world) waits(id string, attempts int) {
+	w.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		j, _, err := w.Job(w.Context(), "a", id)
+		if err != nil {
+			w.Fatal(err)
+		}
+		if j.Status == sandbox.JobQueued && j.Attempts == attempts {
+			return
+		}
+		if time.Now().After(end) {
+			w.Fatalf("it does not wait: %+v", j)
+		}
+	}
+}
+
+func TestResultsInFilesCountAndGoWithTheNext(t *testing.T) {
+	w := openWorld(t, nil)
+	w.run = says(3*inRow, 2*inRow, 10)
+	w.start()
+	id := w.submit(func(j *service.JobSpec) { j.MaxAttempts = 4 })
+	j := w.ends("a", id) // by an attempt without a result: that of the third stays
+	if size, result := w.sizes(id); j.Result == nil || len(j.Result.Stdout) != 10 || size != result || size < 10 || size > 1000 {
+		t.Errorf("%+v; %d, %d bytes", j, size, result)
+	}
+	if err := w.sweep(t.Context()); err != nil || len(w.files()) != 0 {
+		t.Errorf("files of results that others replaced: %v, %v", w.files(), err)
+	}
+	w.back.first, w.back.most = 5*time.Minute, 5*time.Minute
+	w.run = says(3 * inRow)
+	id = w.submit(func(j *service.JobSpec) { j.MaxAttempts = 2 })
+	w.waits(id, 1)
+	if _, err := w.Cancel(t.Context(), "a", id); err != nil {
+		t.Fatal(err)
+	}
+	if size, result := w.sizes(id); size != result || size < 3*inRow || len(w.files()) != 1 {
+		t.Errorf("a result in a file when its job is cancelled: %d, %d bytes, %v", size, result, w.files())
+	}
+}
+
+func TestResultsOfJobsThatWaitAreTheFirstToGo(t *testing.T) {
+	w := openWorld(t, func(o *Options) { o.KeepBytes = 10 * inRow })
+	w.back.first, w.back.most = 5*time.Minute, 5*time.Minute
+	w.run = says(3*inRow, 3*inRow)
+	w.start()
+	ended := w.submit(nil)
+	w.ends("a", ended)
+	wait := w.submit(func(j *service.JobSpec) { j.MaxAttempts = 2 })
+	w.waits(wait, 1)
+	before := time.Now().Add(-time.Hour)
+	if err := w.forget(t.Context(), before); err != nil {
+		t.Fatal(err)
+	}
+	if j, _, err := w.Job(t.Context(), "a", wait); err != nil || j.Result != nil || j.Attempts != 1 {
+		t.Errorf("the one that waits: %+v, %v", j, err)
+	}
+	if j, _, err := w.Job(t.Context(), "a", ended); err != nil || j.Result == nil || len(w.files()) != 1 {
+		t.Errorf("the one that ended: %+v, %v; %v", j, err, w.files())
+	}
+	told := w.submit(func(j *service.JobSpec) { j.CallbackURL = "http://127.0.0.1:1/" })
+	if j := w.ends("a", told); j.Result == nil {
+		t.Errorf("%+v", j)
+	}
+	w.run = says(4 * inRow)
+	w.ends("a", w.submit(nil))
+	if err := w.forget(t.Context(), before); err != nil {
+		t.Fatal(err)
+	}
+	if j, _, err := w.Job(t.Context(), "a", told); err != nil || j.Result != nil {
+		t.Errorf("one that is still to be told: %+v, %v", j, err)
+	}
+	if _, _, err := w.Job(t.Context(), "a", ended); sandbox.CodeOf(err) != sandbox.NotFound {
+		t.Errorf("the oldest: %v", err)
+	}
+}
+
+func TestResultsOfAnEarlierVersionAreTakenOver(t *testing.T) {
+	dir := t.TempDir()
+	db, err := sqlitefile.Open(filepath.Join(dir, "jobs.db"), "FULL", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub, _ := fs.Sub(migrations, "migrations")
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, sub)
+	if err == nil {
+		_, err = p.UpTo(t.Context(), 2)
+	}
+	for _, values := range []string{
+		`('job_file', 'a', 'failed', 0, 2, 2, '2030-01-01T00:00:00.000Z', '2030-01-01T00:00:00.000Z', CAST('{"ID":"job_file","CallbackURL":"","Request":{"code":"secret"}}' AS BLOB), NULL, 1, 2)`,
+		`('job_none', 'a', 'cancelled', 0, 3, 3, '2030-01-01T00:00:00.000Z', '2030-01-01T00:00:00.000Z', CAST('{"ID":"job_none"}' AS BLOB), NULL, 0, 3)`,
+		`('job_waits', 'a', 'queued', 0, 1, 1, '2030-01-01T00:00:00.000Z', NULL, CAST('{"ID":"job_waits","Namespace":"a","Request":{"code":"x"}}' AS BLOB), NULL, 0, 0)`,
+	} {
+		if err == nil {
+			_, err = db.Exec(`INSERT INTO jobs (id, namespace, status, priority, attempts, max_attempts, created_at, finished_at, spec, result, in_file, result_of) VALUES ` + values)
+		}
+	}
+	if err == nil {
+		_, err = db.Exec(`CREATE TABLE river_job (id INTEGER)`)
+	}
+	result := []byte(`{"stdout":"` + strings.Repeat("x", 2*inRow) + `"}`)
+	if err = errors.Join(err, db.Close(), os.WriteFile(filepath.Join(dir, "job_file.json"), result, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	w := openWorld(t, func(o *Options) { o.Dir = dir })
+	w.start()
+	if j, _, err := w.Job(t.Context(), "a", "job_file"); err != nil || j.Result == nil || len(j.Result.Stdout) != 2*inRow {
+		t.Errorf("%+v, %v", j, err)
+	}
+	if size, of := w.sizes("job_file"); size != len(result) || of != len(result) || fmt.Sprint(w.files()) != "[job_file.2.json]" {
+		t.Errorf("%d, %d bytes, %v", size, of, w.files())
+	}
+	if _, resultOf, err := w.State(t.Context(), "a", "job_none"); err != nil || resultOf != 0 {
+		t.Errorf("it claims the result of attempt %d, %v", resultOf, err)
+	}
+	var secrets int
+	if err := w.db.QueryRow(`SELECT count(*) FROM jobs WHERE spec LIKE '%secret%'`).Scan(&secrets); err != nil || secrets != 0 {
+		t.Errorf("%d rows have all that was submitted, %v", secrets, err)
+	}
+	w.wants("one that waited", w.ends("a", "job_waits"), sandbox.JobSucceeded, 2)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -56,7 +57,7 @@ type amount struct {
 	bytes int64
 }
 
-const waits = `SELECT count(*), coalesce(sum(size), 0) FROM jobs WHERE status = 'queued' AND handed = 0`
+const waits = `SELECT count(*), coalesce(sum(size), 0) FROM jobs WHERE status = 'queued'`
 
 // allShare is how much more may wait of all namespaces than of one, in bytes.
 const allShare = 8
@@ -140,8 +141,9 @@ func (q *Queue) Job(ctx context.Context, namespace, id string) (sandbox.Job, ser
 	var spec service.JobSpec
 	var text, result []byte
 	var inFile bool
-	row := q.lists.QueryRowContext(ctx, `SELECT `+columns+`, spec, result, in_file FROM jobs WHERE id = ? AND namespace = ?`, id, namespace)
-	j, err := read(row, &text, &result, &inFile)
+	var resultOf int
+	row := q.lists.QueryRowContext(ctx, `SELECT `+columns+`, spec, result, in_file, result_of FROM jobs WHERE id = ? AND namespace = ?`, id, namespace)
+	j, err := read(row, &text, &result, &inFile, &resultOf)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return j, spec, noJob()
@@ -152,7 +154,7 @@ func (q *Queue) Job(ctx context.Context, namespace, id string) (sandbox.Job, ser
 		return j, spec, internal(err)
 	}
 	if inFile {
-		if result, err = os.ReadFile(q.file(id)); errors.Is(err, os.ErrNotExist) {
+		if result, err = os.ReadFile(q.file(id, resultOf)); errors.Is(err, os.ErrNotExist) {
 			return j, spec, noJob() // it is just being forgotten
 		} else if err != nil {
 			return j, spec, internal(err)
@@ -164,8 +166,10 @@ func (q *Queue) Job(ctx context.Context, namespace, id string) (sandbox.Job, ser
 	return j, spec, internal(err)
 }
 
-// file is where a large result is.
-func (q *Queue) file(id string) string { return filepath.Join(q.o.Dir, id+".json") }
+// file is where a large result of an attempt is. It is written before the row says so, which may have that of an earlier attempt still.
+func (q *Queue) file(id string, attempt int) string {
+	return filepath.Join(q.o.Dir, fmt.Sprintf("%s.%d.json", id, attempt))
+}
 
 // Jobs implements service.Queue.
 func (q *Queue) Jobs(ctx context.Context, x service.JobQuery) ([]sandbox.Job, int, error) {
@@ -219,7 +223,7 @@ func (q *Queue) State(ctx context.Context, namespace, id string) (status sandbox
 // Cancel implements service.Queue.
 func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, error) {
 	for try := 0; ; try++ {
-		r, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, `+ends+`, callback_due = 0, `+sizeOfResult+` WHERE id = ? AND namespace = ? AND status = 'queued'`,
+		r, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, `+ends+`, callback_due = 0, size = result_size WHERE id = ? AND namespace = ? AND status = 'queued'`,
 			sandbox.JobCancelled, sandbox.Now().String(), id, namespace)
 		if err != nil {
 			return sandbox.Job{}, internal(err)
@@ -243,9 +247,6 @@ func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, 
 var ends = `finished_at = ?, stalled = 0, callback_left = ` + triesToTell + `, spec = CAST(json_object('ID', id, 'Namespace', namespace,
 	'CallbackURL', json_extract(CAST(spec AS TEXT), '$.CallbackURL'),
 	'Request', json_object('output_encoding', json_extract(CAST(spec AS TEXT), '$.Request.output_encoding'))) AS BLOB)`
-
-// sizeOfResult counts what a job that ends keeps of an earlier attempt; SQL.
-const sizeOfResult = `size = coalesce(length(result), 0)`
 
 // triesToTell is how often a job's end is told of until it is heard, where it is to be told at all; SQL.
 var triesToTell = fmt.Sprintf(`CASE WHEN json_extract(CAST(spec AS TEXT), '$.CallbackURL') <> '' THEN %d ELSE 0 END`, callbackTries)
@@ -293,32 +294,74 @@ func (q *Queue) forget(ctx context.Context, before time.Time) error {
 		return err
 	}
 	for partition, most := range map[string]int64{"PARTITION BY namespace": q.o.KeepBytes / 2, "": q.o.KeepBytes} {
-		_, err := q.db.ExecContext(ctx, `DELETE FROM jobs WHERE seq IN (
-			SELECT seq FROM (SELECT seq, sum(size) OVER (`+partition+` ORDER BY finished_at DESC, seq DESC) AS newer FROM jobs WHERE finished_at IS NOT NULL) WHERE newer > ?
-		)`, most)
-		if err != nil {
-			return err
+		over := `seq IN (SELECT seq FROM (SELECT seq, sum(bytes) OVER (` + partition + ` ORDER BY ended DESC, at DESC, seq DESC) AS newer FROM (
+			SELECT seq, namespace, 1 AS ended, finished_at AS at, size AS bytes FROM jobs WHERE finished_at IS NOT NULL
+			UNION ALL SELECT seq, namespace, 0, started_at, result_size FROM jobs WHERE finished_at IS NULL AND result_size > 0
+		)) WHERE newer > ?)`
+		for _, step := range []string{
+			// A job that still does something loses but its result: that of an attempt which another follows, or whose callback was not heard.
+			`UPDATE jobs SET result = NULL, in_file = 0, result_of = 0, result_size = 0, size = CASE WHEN finished_at IS NULL THEN size ELSE 0 END
+				WHERE (status = 'queued' OR callback_left > 0) AND ` + over,
+			`DELETE FROM jobs WHERE finished_at IS NOT NULL AND callback_left = 0 AND ` + over,
+		} {
+			if _, err := q.db.ExecContext(ctx, step, most); err != nil {
+				return err
+			}
 		}
 	}
 	return q.sweep(ctx)
 }
 
-// sweep removes files of jobs that are no more: the row goes first, so a crash leaves a file.
+// sweep removes files that no row speaks of, but for that of an attempt which runs: it is written before the row is.
 func (q *Queue) sweep(ctx context.Context) error {
+	return q.eachFile(func(name, id string, attempt int) error {
+		var there bool
+		err := q.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ? AND (in_file AND result_of = ? OR status = 'running' AND attempts = ?))`, id, attempt, attempt).Scan(&there)
+		if err != nil || there {
+			return err
+		}
+		if err := os.Remove(name); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	})
+}
+
+// adopt renames files of results that were named by their jobs alone, and counts them.
+func (q *Queue) adopt(ctx context.Context) error {
+	return q.eachFile(func(name, id string, attempt int) error {
+		if attempt > 0 {
+			return nil
+		}
+		st, err := os.Stat(name)
+		if err != nil {
+			return err
+		}
+		err = q.db.QueryRowContext(ctx, `UPDATE jobs SET result_size = ?, size = CASE WHEN finished_at IS NULL THEN size ELSE ? END WHERE id = ? AND in_file RETURNING result_of`, st.Size(), st.Size(), id).Scan(&attempt)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return os.Rename(name, q.file(id, attempt))
+	})
+}
+
+// eachFile calls f for the files of results, and their drafts; attempt is 0 where the name has none.
+func (q *Queue) eachFile(f func(name, id string, attempt int) error) error {
 	names, err := filepath.Glob(filepath.Join(q.o.Dir, sandbox.JobPrefix+"*"))
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		id, _, _ := strings.Cut(filepath.Base(name), ".")
-		var there bool
-		if err := q.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?)`, id).Scan(&there); err != nil {
-			return err
+		parts := strings.Split(filepath.Base(name), ".")
+		attempt := 0
+		if len(parts) > 1 {
+			attempt, _ = strconv.Atoi(parts[1])
 		}
-		if !there {
-			if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
+		if err := f(name, parts[0], attempt); err != nil {
+			return err
 		}
 	}
 	return nil
