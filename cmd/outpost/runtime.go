@@ -46,8 +46,7 @@ func newRuntime(ctx context.Context, c config.Config, m *metrics.Metrics, how *p
 	if err != nil {
 		return nil, "", err
 	}
-	phases := m.Phases("container")
-	engine, err := container.Open(container.Options{Kernel: host.New(), DataDir: c.DataDir, Installation: id, Disks: maker, Ranges: ranges, Observe: phases})
+	engine, err := container.Open(container.Options{Kernel: host.New(), DataDir: c.DataDir, Installation: id, Disks: maker, Ranges: ranges, Observe: m.Phases("container")})
 	if err != nil {
 		return nil, "", err
 	}
@@ -76,7 +75,7 @@ func newRuntime(ctx context.Context, c config.Config, m *metrics.Metrics, how *p
 	defaults := []string{c.Images.Python, c.Images.Bash, c.Images.Node, c.Images.Go, c.Images.Rust}
 	go prepareImages(ctx, images, defaults, how, log)
 	parts := node.Config{Engine: engine, Images: images, Default: defaults, Budget: int64(c.Images.StoreGB) << 30, Volumes: volumes, GPUs: gpus, Network: net,
-		Pool: node.PoolBounds{MaxIdle: c.Pool.MaxIdle, MaxBytes: int64(c.Pool.MaxMemoryMB) << 20}, Compiled: programs, Log: log, Observe: phases, Watcher: m}
+		Pool: node.PoolBounds{MaxIdle: c.Pool.MaxIdle, MaxBytes: int64(c.Pool.MaxMemoryMB) << 20}, Compiled: programs, Log: log, Watcher: m}
 	if micro != nil {
 		parts.MicroVM = micro
 	}

@@ -10,15 +10,18 @@ import (
 )
 
 type execs struct {
-	ended *prometheus.CounterVec
-	took  *prometheus.HistogramVec
-	phase *prometheus.HistogramVec
+	ended  *prometheus.CounterVec
+	failed *prometheus.CounterVec
+	took   *prometheus.HistogramVec
+	phase  *prometheus.HistogramVec
 }
 
 func newExecs() execs {
 	return execs{
 		ended: counter("outpost_execs_total",
 			"Execs that ended with a result, by engine, language, start (warm or cold) and termination_reason of the result.", "engine", "language", "start", "termination_reason"),
+		failed: counter("outpost_exec_failures_total",
+			"Execs that were taken up and ended without a result, by engine (none: no machine was there) and the code of the error.", "engine", "code"),
 		took: histogram("outpost_exec_duration_seconds", "duration_ms of execs' results: from the acceptance to the end, without the machine that execute makes first.", "engine", "language", "start"),
 		phase: histogram("outpost_exec_phase_seconds",
 			"Parts of that time, timings of the result: queue (for its turn), deps (where it has some), prepare (machine and files), run (the program). "+
@@ -26,10 +29,16 @@ func newExecs() execs {
 	}
 }
 
-func (e execs) all() []prometheus.Collector { return []prometheus.Collector{e.ended, e.took, e.phase} }
+func (e execs) all() []prometheus.Collector {
+	return []prometheus.Collector{e.ended, e.failed, e.took, e.phase}
+}
 
 // ExecEnds counts an exec in that language, as service.Config.Ended.
-func (m *Metrics) ExecEnds(language string, o service.ExecOutcome) {
+func (m *Metrics) ExecEnds(language string, o service.ExecOutcome, err error) {
+	if err != nil {
+		m.execs.failed.WithLabelValues(engineOf(o), string(sandbox.CodeOf(err))).Inc()
+		return
+	}
 	m.execs.ended.WithLabelValues(engineOf(o), language, o.Start, string(o.Reason)).Inc()
 	m.execs.took.WithLabelValues(engineOf(o), language, o.Start).Observe(o.DurationMS / 1000)
 	t := o.Timings
@@ -47,7 +56,7 @@ func (m *Metrics) ExecEnds(language string, o service.ExecOutcome) {
 	}
 }
 
-// engineOf is none where no machine was there before the client went away.
+// engineOf is none where no machine was there before the exec ended.
 func engineOf(o service.ExecOutcome) string { return cmp.Or(o.Isolation.Engine, "none") }
 
 // load reads what there is when it is asked for.

@@ -35,6 +35,11 @@ func (m *Metrics) Phases(engine string) func(phase string, took time.Duration) {
 	return func(phase string, took time.Duration) { of.WithLabelValues(phase).Observe(took.Seconds()) }
 }
 
+// MachinePhase counts a phase of a machine's making, as node.Watcher.
+func (m *Metrics) MachinePhase(engine, phase string, took time.Duration) {
+	m.Phases(engine)(phase, took)
+}
+
 // poolRows reads the state when it is asked for, all numbers at once.
 type poolRows struct {
 	read func() pool.State

@@ -70,9 +70,11 @@ func busy() *metrics.Metrics {
 		m.CallEnds(c)
 	}
 	m.CallBegins()
-	m.ExecEnds("python", service.ExecOutcome{Start: "cold", Reason: sandbox.Exited, DurationMS: 111, Timings: sandbox.Timings{QueueMS: 1, PrepareMS: 10, RunMS: 100}})
-	m.ExecEnds("node", service.ExecOutcome{Start: "warm", Reason: sandbox.TimedOut, DurationMS: 1010, Timings: sandbox.Timings{PrepareMS: 10, DepsMS: 900, RunMS: 100}})
-	m.ExecEnds("node", service.ExecOutcome{Start: "cold", Reason: sandbox.Cancelled, DurationMS: 5})
+	m.ExecEnds("python", service.ExecOutcome{Start: "cold", Reason: sandbox.Exited, DurationMS: 111, Timings: sandbox.Timings{QueueMS: 1, PrepareMS: 10, RunMS: 100}}, nil)
+	m.ExecEnds("node", service.ExecOutcome{Start: "warm", Reason: sandbox.TimedOut, DurationMS: 1010, Timings: sandbox.Timings{PrepareMS: 10, DepsMS: 900, RunMS: 100}}, nil)
+	m.ExecEnds("node", service.ExecOutcome{Start: "cold", Reason: sandbox.Cancelled, DurationMS: 5}, nil)
+	m.ExecEnds("node", service.ExecOutcome{Isolation: sandbox.Isolation{Engine: "microvm"}}, sandbox.Errorf(sandbox.Lost, nil, "gone"))
+	m.MachinePhase("microvm", "connect", 2*time.Millisecond)
 	m.Phases("container")("disk", 2*time.Millisecond)
 	m.Starts("container").Begin()(nil)
 	m.Starts("microvm").Begin()(sandbox.Errorf(sandbox.Capacity, nil, "full"))
@@ -114,6 +116,8 @@ func TestWhatIsToldIsCounted(t *testing.T) {
 		`outpost_execs_total{engine="none",language="python",start="cold",termination_reason="exited"}`:  1,
 		`outpost_execs_total{engine="none",language="node",start="warm",termination_reason="timed_out"}`: 1,
 		`outpost_execs_total{engine="none",language="node",start="cold",termination_reason="cancelled"}`: 1,
+		`outpost_exec_failures_total{code="lost",engine="microvm"}`:                                      1,
+		`outpost_machine_phase_seconds_count{engine="microvm",phase="connect"}`:                          1,
 		`outpost_exec_duration_seconds_sum{engine="none",language="node",start="cold"}`:                  0.005,
 		`outpost_exec_phase_seconds_sum{language="python",phase="queue",start="cold"}`:                   0.001,
 		`outpost_exec_phase_seconds_sum{language="python",phase="prepare",start="cold"}`:                 0.01,

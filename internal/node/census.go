@@ -2,6 +2,7 @@ package node
 
 import (
 	"sync"
+	"time"
 
 	"outpost.run/outpost/internal/engine"
 )
@@ -12,6 +13,8 @@ type Watcher interface {
 	MachineStarts(engine string) (end func(error))
 	// ExecPlaced: an exec has its place in a machine.
 	ExecPlaced(engine string) (end func())
+	// MachinePhase: a part of a machine's making that is the node's took so long.
+	MachinePhase(engine, phase string, took time.Duration)
 }
 
 // unwatched is where nobody wants to hear.
@@ -19,6 +22,8 @@ type unwatched struct{}
 
 func (unwatched) MachineStarts(string) func(error) { return func(error) {} }
 func (unwatched) ExecPlaced(string) func()         { return func() {} }
+
+func (unwatched) MachinePhase(string, string, time.Duration) {}
 
 // The names of engines, as Isolation.Engine has them.
 const (

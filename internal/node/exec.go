@@ -203,6 +203,7 @@ func (n *Node) resume(ctx context.Context, b *box, e service.ExecSpec, out servi
 	if err != nil {
 		return n.notBegun(ctx, b, err)
 	}
+	defer n.engine.watcher.ExecPlaced(n.engine.name(n.engine.whose(m.Handle())))()
 	o, err := n.runIn(ctx, b, place, nil, e, out, time.Now())
 	if sandbox.CodeOf(err) == sandbox.NotFound {
 		err = sandbox.Errorf(sandbox.Lost, err, "the server was restarted while the program ran, and its end is not known")

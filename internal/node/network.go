@@ -26,7 +26,7 @@ func (n *Node) connect(ctx context.Context, way sandbox.Network, m engine.Machin
 		n.disconnect(m)
 		return err
 	}
-	n.observe("connect", time.Since(began))
+	n.engine.watcher.MachinePhase(n.engine.name(n.engine.whose(m.Handle())), "connect", time.Since(began))
 	return nil
 }
 

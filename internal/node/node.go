@@ -55,7 +55,6 @@ type Node struct {
 	chores   *chores
 	starting chan struct{} // filled by machines that are being made
 	log      *slog.Logger
-	observe  func(phase string, took time.Duration)
 	ctx      context.Context // ends with Close
 	stop     context.CancelFunc
 	ending   sync.WaitGroup // calls under way and machines that are being removed
@@ -124,8 +123,7 @@ type Config struct {
 	// Compiled keeps compiled programs; nil: each exec compiles its own.
 	Compiled *compiled.Store
 	Log      *slog.Logger
-	Observe  func(phase string, took time.Duration) // hears of what a machine's making takes beside the engine's; nil: nobody does
-	Watcher  Watcher                                // nil: nobody hears
+	Watcher  Watcher // nil: nobody hears
 }
 
 // New makes a node; Sync must be called before anything else.
@@ -137,9 +135,6 @@ func New(c Config) *Node {
 	}
 	if n.engine.watcher == nil {
 		n.engine.watcher = unwatched{}
-	}
-	if n.observe = c.Observe; n.observe == nil {
-		n.observe = func(string, time.Duration) {}
 	}
 	n.news.more = make(chan struct{}, 1)
 	n.chores = newChores(n.ctx)

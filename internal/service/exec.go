@@ -107,8 +107,7 @@ func (s *Service) inTurn(ctx context.Context, l *live, e *exec, spec ExecSpec) (
 		err := l.wait(ctx, time.Duration(spec.Limits.TimeoutMS)*time.Millisecond)
 		queue.End(err)
 		if err != nil {
-			s.execs.close(e, sandbox.ExecResult{}, err)
-			return nil, err
+			return s.conclude(e, spec.Language, ExecOutcome{}, err)
 		}
 		defer l.next()
 	}
@@ -183,11 +182,11 @@ func (s *Service) conclude(e *exec, language string, o ExecOutcome, err error) (
 	if e.note != nil && sandbox.CodeOf(err) == sandbox.Lost && s.Draining() {
 		e.note = nil // it runs on: the next server tells how it ended
 	}
+	s.ended(language, o, err)
 	if err != nil {
 		s.execs.close(e, sandbox.ExecResult{}, err)
 		return nil, err
 	}
-	s.ended(language, o)
 	s.execs.close(e, resultOf(e, o), nil)
 	result := e.whole()
 	return &result, nil

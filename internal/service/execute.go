@@ -36,8 +36,8 @@ func (s *Service) Execute(ctx context.Context, by Caller, namespace string, r sa
 		how.Begins(&e.Running)
 	}
 	if _, err := s.runtime.Create(ctx, spec); err != nil {
-		s.execs.close(e, sandbox.ExecResult{}, err)
-		done()
+		defer done()
+		_, err := s.conclude(e, first.Language, ExecOutcome{}, err)
 		return nil, nil, err
 	}
 	// The machine is removed beside the answer; until it is gone the exec counts in the quota, which bounds what waits.

@@ -28,7 +28,7 @@ type Service struct {
 	inuse   *use
 	calls   calls
 	events  *bell
-	ended   func(language string, o ExecOutcome)
+	ended   func(language string, o ExecOutcome, err error)
 	over    func(r sandbox.Sandbox, reason string, err error)
 	execs   *execs
 	queue   Queue
@@ -68,7 +68,7 @@ type Config struct {
 	Runtime   Runtime
 	RootToken string // of the first credential
 	Log       *slog.Logger
-	Ended     func(language string, o ExecOutcome)              // hears of each exec that has a result; nil: nobody does
+	Ended     func(language string, o ExecOutcome, err error)   // hears of the end of each exec that was taken up; nil: nobody does
 	TimeOver  func(r sandbox.Sandbox, reason string, err error) // hears of each sandbox whose time is over (ttl or idle), and how its deletion went; nil: nobody does
 	Queue     Queue                                             // of jobs
 	Output    *spool.Spool                                      // of the execs
@@ -80,7 +80,7 @@ type Config struct {
 // New makes a Service; Start must be called before any other method.
 func New(c Config) *Service {
 	if c.Ended == nil {
-		c.Ended = func(string, ExecOutcome) {}
+		c.Ended = func(string, ExecOutcome, error) {}
 	}
 	if c.TimeOver == nil {
 		c.TimeOver = func(sandbox.Sandbox, string, error) {}

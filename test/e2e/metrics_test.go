@@ -166,11 +166,16 @@ func TestMachinesAreCountedWhileTheyLive(t *testing.T) {
 	if err := s.start(); err != nil {
 		t.Fatal(err)
 	}
-	are(2, 0) // those that were found again, and its program lives on as nobody's exec
+	are(2, 1) // those that were found again
 	if _, err := s.Stop(t.Context(), one.ID); err != nil {
 		t.Fatal(err)
 	}
-	are(1, 0)
+	are(1, 1)
+	killMachines(t, s)
+	are(0, 0)
+	if n := s.measured(t)[`outpost_exec_failures_total{code="lost",engine="container"}`]; n != 1 {
+		t.Errorf("%v execs failed since their machine was lost, want 1", n)
+	}
 	if err := s.Delete(t.Context(), two.ID); err != nil {
 		t.Fatal(err)
 	}
