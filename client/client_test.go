@@ -126,13 +126,18 @@ func TestAnEndWithAsManyFilesAsThereMayBeIsRead(t *testing.T) {
 	}
 }
 
-func TestAFollowerWaitsWhereTooManyFollow(t *testing.T) {
+func TestAFollowerWaitsWhereTooManyFollowOrTheServerIsStartedAgain(t *testing.T) {
 	calls := 0
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		if calls++; calls < 8 {
+		switch calls++; {
+		case calls < 8:
 			w.Header().Set("Retry-After", "0")
 			w.WriteHeader(http.StatusTooManyRequests)
 			_, _ = io.WriteString(w, `{"error":{"code":"rate_limited","message":"m"}}`)
+			return
+		case calls == 8:
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = io.WriteString(w, `{"error":{"code":"shutting_down","message":"m"}}`)
 			return
 		}
 		w.Header().Set("X-Next-Offset", "3")

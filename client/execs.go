@@ -139,6 +139,14 @@ func (c *Client) ExecState(ctx context.Context, id, execID string) (sandbox.Exec
 	return call[sandbox.ExecState](ctx, c, http.MethodGet, c.inNamespace(id, "execs", execID), nil)
 }
 
+// AwaitExec waits until an exec has ended.
+func (c *Client) AwaitExec(ctx context.Context, id, execID string) (sandbox.ExecState, error) {
+	if err := c.FollowExec(ctx, id, execID, sandbox.Stdout, atTheEnd, io.Discard); err != nil {
+		return sandbox.ExecState{}, err
+	}
+	return c.ExecState(ctx, id, execID)
+}
+
 // CancelExec kills the program of an exec. Error AlreadyFinished: it has ended.
 func (c *Client) CancelExec(ctx context.Context, id, execID string) (sandbox.ExecState, error) {
 	return call[sandbox.ExecState](ctx, c, http.MethodPost, c.inNamespace(id, "execs", execID, "cancel"), nil)
@@ -146,6 +154,12 @@ func (c *Client) CancelExec(ctx context.Context, id, execID string) (sandbox.Exe
 
 // followWait is how long one call waits for more output.
 const followWait = 20 * time.Second
+
+// followTries is how often in a row no server may answer who follows: for half a minute, in which one that was ended is started again.
+const followTries = 20
+
+// atTheEnd is an offset that no stream reaches: who follows from there hears of nothing but the end.
+const atTheEnd = 1 << 60
 
 // Output is a part of a stream.
 type Output struct {
@@ -213,14 +227,15 @@ func (c *Client) follow(ctx context.Context, path, stream string, offset int64, 
 		}
 		var mine writeError
 		var status *StatusError
-		if errors.As(err, &mine) || errors.As(err, &status) || ctx.Err() != nil {
+		restarts := sandbox.CodeOf(err) == sandbox.ShuttingDown // the next server has the rest
+		if errors.As(err, &mine) || errors.As(err, &status) && !restarts || ctx.Err() != nil {
 			return err
 		}
 		if err != nil {
-			if failures++; failures > 5 {
+			if failures++; failures > followTries {
 				return err
 			}
-			pause(ctx, time.Duration(failures)*200*time.Millisecond)
+			pause(ctx, min(time.Duration(failures)*200*time.Millisecond, 2*time.Second))
 		}
 	}
 }

@@ -64,11 +64,9 @@ func (c *Client) AwaitJob(ctx context.Context, id string) (sandbox.Job, error) {
 		if err != nil || j.Status.Ended() {
 			return j, err
 		}
-		o, err := c.JobOutput(ctx, id, sandbox.Stdout, 1<<60, followWait) // answers when there can be no more
-		if err != nil {
+		if err := c.follow(ctx, c.jobs(id, "output"), sandbox.Stdout, atTheEnd, io.Discard, nil); err != nil {
 			return j, err
 		}
-		o.Close()
 	}
 }
 

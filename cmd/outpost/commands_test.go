@@ -283,7 +283,7 @@ func TestServeSaysOfEachKeyWhatItIsAndItsDefault(t *testing.T) {
 	for _, want := range [][]string{
 		{"--drain-secs seconds ", "(default 30)"}, {"--policy-defaults-memory-mb MiB ", "(default 512)"}, {"--jobs-concurrency number ", "(default 8)"},
 		{"--audit-required true|false "}, {"--log-level debug|info|warn|error ", "(default info)"}, {"--listen text ", "(default 127.0.0.1:8080)"},
-		{"--policy-maximum-timeout-ms milliseconds ", "(default 3600000)"}, {"--images-store-gb GiB ", "(default 20)"}, {"--gpus {name:value} "}, {"--images-local-roots [a,b] "},
+		{"--policy-maximum-timeout-ms milliseconds ", "(default 3600000)"}, {"--images-store-gb GiB ", "(default 20)"}, {"--gpus {name:value} "}, {"--images-local-roots a,b "},
 	} {
 		if !slices.ContainsFunc(strings.Split(help, "\n"), func(line string) bool {
 			return !slices.ContainsFunc(want, func(part string) bool { return !strings.Contains(line, part) })

@@ -84,6 +84,28 @@ func execsCommand() *cobra.Command {
 	}
 	at.flags(cmd)
 	cmd.ValidArgsFunction = completing(&at, -1, oneSandbox(anySandbox, nil))
+	wait := false
+	get := &cobra.Command{
+		Use:   "get ID EXEC",
+		Short: "Print an exec with its result, as JSON",
+		Args:  asUsed,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := at.open()
+			if err != nil {
+				return err
+			}
+			get := c.ExecState
+			if wait {
+				get = c.AwaitExec
+			}
+			e, err := get(cmd.Context(), args[0], args[1])
+			if err != nil {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), e)
+		},
+	}
+	get.Flags().BoolVarP(&wait, "wait", "w", false, "wait until it has ended")
 	cancel := &cobra.Command{
 		Use:   "cancel ID EXEC",
 		Short: "Kill the program of an exec",
@@ -100,8 +122,10 @@ func execsCommand() *cobra.Command {
 			return printLine(cmd, e, e.ID)
 		},
 	}
-	cancel.ValidArgsFunction = completing(&at, -1, oneSandbox(anySandbox, execsOf))
-	cmd.AddCommand(cancel)
+	for _, one := range []*cobra.Command{get, cancel} {
+		one.ValidArgsFunction = completing(&at, -1, oneSandbox(anySandbox, execsOf))
+		cmd.AddCommand(one)
+	}
 	return cmd
 }
 

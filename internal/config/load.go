@@ -22,6 +22,7 @@ type Key struct {
 	Doc  string
 	Kind string // what its value is, in a word or two: seconds, MiB, number, true|false
 	text bool   // its value is text as it stands
+	list bool
 
 	Initial string // its value where nobody says one
 }
@@ -49,7 +50,7 @@ func keysOf(v reflect.Value, path string) []Key {
 			keys = append(keys, keysOf(value, at)...)
 			continue
 		}
-		k := Key{Path: at, Doc: f.Tag.Get("doc"), Kind: kindOf(name, f), text: f.Type.Kind() == reflect.String}
+		k := Key{Path: at, Doc: f.Tag.Get("doc"), Kind: kindOf(name, f), text: f.Type.Kind() == reflect.String, list: f.Type.Kind() == reflect.Slice}
 		if !value.IsZero() {
 			k.Initial = fmt.Sprint(value)
 		}
@@ -71,7 +72,7 @@ func kindOf(name string, f reflect.StructField) string {
 	case reflect.String:
 		return "text"
 	case reflect.Slice:
-		return "[a,b]"
+		return "a,b"
 	case reflect.Map:
 		return "{name:value}"
 	}
@@ -128,9 +129,12 @@ func Load(s Sources) (Config, error) {
 	return c, report(faults, places)
 }
 
-// value reads the text of a flag or variable as the file would.
+// value reads the text of a flag or variable as the file would; a list needs no brackets.
 func (k Key) value(text string) any {
 	var v any
+	if k.list && !strings.HasPrefix(strings.TrimSpace(text), "[") {
+		text = "[" + text + "]"
+	}
 	if k.text || yaml.Unmarshal([]byte(text), &v) != nil {
 		return text
 	}

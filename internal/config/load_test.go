@@ -27,12 +27,12 @@ func TestFlagsOverVariablesOverTheFile(t *testing.T) {
 	file := "listen: 127.0.0.1:1\nrate_limit: {per_minute: 1, burst: 1}\nimages:\n  python: \"deb:bookworm?include=python3\"\n"
 	env := map[string]string{"OUTPOST_LISTEN": "127.0.0.1:2", "OUTPOST_RATE_LIMIT_BURST": "2", "OUTPOST_POLICY_DEFAULTS_CPU_CORES": "0.5",
 		"OUTPOST_IMAGES_LOCAL_ROOTS": "[/a, /b]", "OUTPOST_DATA_DIR": "0123"}
-	c, err := load(t, file, env, map[string]string{"listen": "127.0.0.1:3", "policy-allow-seccomp-disabled": "true"})
+	c, err := load(t, file, env, map[string]string{"listen": "127.0.0.1:3", "policy-allow-seccomp-disabled": "true", "jobs-callback-allow": "10.0.0.0/8, 127.0.0.0/8"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []any{c.Listen, c.RateLimit.PerMinute, c.RateLimit.Burst, c.Policy.Defaults.CPUCores, len(c.Images.LocalRoots), c.DataDir, c.Policy.AllowSeccompDisabled, c.Images.Python, c.Images.Bash, c.DrainSecs}
-	want := []any{"127.0.0.1:3", 1, 2, 0.5, 2, "0123", true, "deb:bookworm?include=python3", "deb:trixie", 30}
+	got := []any{c.Listen, c.RateLimit.PerMinute, c.RateLimit.Burst, c.Policy.Defaults.CPUCores, len(c.Images.LocalRoots), c.DataDir, c.Policy.AllowSeccompDisabled, c.Images.Python, c.Images.Bash, c.DrainSecs, len(c.Jobs.CallbackAllow)}
+	want := []any{"127.0.0.1:3", 1, 2, 0.5, 2, "0123", true, "deb:bookworm?include=python3", "deb:trixie", 30, 2}
 	for i := range want {
 		if got[i] != want[i] {
 			t.Errorf("value %d: %v, want %v", i, got[i], want[i])

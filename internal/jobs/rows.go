@@ -220,6 +220,15 @@ func (q *Queue) State(ctx context.Context, namespace, id string) (status sandbox
 	return status, resultOf, internal(err)
 }
 
+// Load implements service.Queue.
+func (q *Queue) Load(ctx context.Context) (queued, running int, err error) {
+	q.mu.Lock()
+	running = len(q.running)
+	q.mu.Unlock()
+	err = q.lists.QueryRowContext(ctx, `SELECT count(*) FROM jobs WHERE status = 'queued'`).Scan(&queued)
+	return queued, running, internal(err)
+}
+
 // Cancel implements service.Queue.
 func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, error) {
 	for try := 0; ; try++ {

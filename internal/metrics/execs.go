@@ -61,22 +61,27 @@ func engineOf(o service.ExecOutcome) string { return cmp.Or(o.Isolation.Engine, 
 
 // load reads what there is when it is asked for.
 type load struct {
-	read             func() service.Load
-	sandboxes, execs *prometheus.Desc
+	read                   func() service.Load
+	sandboxes, execs, jobs *prometheus.Desc
 }
 
-// WatchLoad adds the gauges of sandboxes and execs, read at each scrape; it is called once.
+// WatchLoad adds the gauges of sandboxes, execs and jobs, read at each scrape; it is called once.
 func (m *Metrics) WatchLoad(read func() service.Load) {
 	m.registry.MustRegister(load{
 		read:      read,
 		sandboxes: prometheus.NewDesc("outpost_sandboxes", "Sandboxes of all namespaces, by mode and status.", []string{"mode", "status"}, nil),
+		jobs:      prometheus.NewDesc("outpost_jobs", "Jobs of all namespaces that have not ended, by status: those that wait, for their turn or their next attempt, and those that run.", []string{"status"}, nil),
 		execs: prometheus.NewDesc("outpost_execs_in_flight",
 			"Execs that count in the quotas of their namespaces: those that wait, those that run, and those of execute whose machine is not gone yet.", nil, nil),
 	})
 }
 
 // Describe implements prometheus.Collector.
-func (l load) Describe(out chan<- *prometheus.Desc) { out <- l.sandboxes; out <- l.execs }
+func (l load) Describe(out chan<- *prometheus.Desc) {
+	out <- l.sandboxes
+	out <- l.execs
+	out <- l.jobs
+}
 
 // Collect implements prometheus.Collector.
 func (l load) Collect(out chan<- prometheus.Metric) {
@@ -85,6 +90,9 @@ func (l load) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
 	}
 	gauge(l.execs, now.Execs)
+	for status, n := range now.Jobs {
+		gauge(l.jobs, n, string(status))
+	}
 	for _, mode := range []sandbox.Mode{sandbox.Ephemeral, sandbox.Stateful} {
 		for _, status := range []sandbox.Status{sandbox.Running, sandbox.Stopped, sandbox.Failed, sandbox.LostNow} { // a series that is 0 is drawn, one that is missing is not
 			gauge(l.sandboxes, now.Sandboxes[service.Kind{Mode: mode, Status: status}], string(mode), string(status))

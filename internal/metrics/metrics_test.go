@@ -54,7 +54,7 @@ func series(t *testing.T, m *metrics.Metrics) map[string]float64 {
 func busy() *metrics.Metrics {
 	m := metrics.New()
 	m.WatchLoad(func() service.Load {
-		return service.Load{Sandboxes: map[service.Kind]int{{Mode: sandbox.Stateful, Status: sandbox.Running}: 3}, Execs: 2}
+		return service.Load{Sandboxes: map[service.Kind]int{{Mode: sandbox.Stateful, Status: sandbox.Running}: 3}, Execs: 2, Jobs: map[sandbox.JobStatus]int{sandbox.JobQueued: 8, sandbox.JobRunning: 0}}
 	})
 	m.WatchPool(func() pool.State {
 		return pool.State{Idle: 1, Making: 2, Keys: 3, Bytes: 4 << 20, Hits: 5, Misses: 6, Discarded: 7}
@@ -144,14 +144,15 @@ func TestWhatIsToldIsCounted(t *testing.T) {
 		`outpost_trace_spans_total`:                                                                      3,
 		`outpost_trace_spans_sent_total`:                                                                 2,
 		`outpost_trace_spans_failed_total`:                                                               0,
-		`outpost_execs_in_flight`:                                                                        2,
-		`outpost_pool_idle_machines`:                                                                     1,
-		`outpost_pool_making_machines`:                                                                   2,
-		`outpost_pool_keys`:                                                                              3,
-		`outpost_pool_memory_bytes`:                                                                      4 << 20,
-		`outpost_pool_hits_total`:                                                                        5,
-		`outpost_pool_misses_total`:                                                                      6,
-		`outpost_pool_discarded_total`:                                                                   7,
+		`outpost_jobs{status="queued"}`:                                                                  8, `outpost_jobs{status="running"}`: 0,
+		`outpost_execs_in_flight`:      2,
+		`outpost_pool_idle_machines`:   1,
+		`outpost_pool_making_machines`: 2,
+		`outpost_pool_keys`:            3,
+		`outpost_pool_memory_bytes`:    4 << 20,
+		`outpost_pool_hits_total`:      5,
+		`outpost_pool_misses_total`:    6,
+		`outpost_pool_discarded_total`: 7,
 	} {
 		if v, there := got[name]; !there || v != want {
 			t.Errorf("%s: %v (there: %v), want %v", name, v, there, want)

@@ -21,6 +21,8 @@ type Queue interface {
 	Jobs(ctx context.Context, q JobQuery) ([]sandbox.Job, int, error)
 	// Cancel ends a job in any state and waits a moment for its program to be gone. Errors: NotFound, AlreadyFinished.
 	Cancel(ctx context.Context, namespace, id string) (sandbox.Job, error)
+	// Load is how many jobs of all namespaces wait, for their turn or their time, and how many run.
+	Load(ctx context.Context) (queued, running int, err error)
 	// Pause hands out no more attempts; those under way go on.
 	Pause()
 	// Close ends the queue when the attempts under way have ended, or ctx has.

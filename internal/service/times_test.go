@@ -313,6 +313,8 @@ func (noQueue) Start(context.Context, func(context.Context, service.JobSpec) ser
 // Pause implements service.Queue.
 func (noQueue) Pause() {}
 
+func (noQueue) Load(context.Context) (queued, running int, err error) { return 0, 0, nil }
+
 // Close implements service.Queue.
 func (noQueue) Close(context.Context) error { return nil }
 

@@ -139,6 +139,9 @@ func TestEveryCommandPrintsJSONForPrograms(t *testing.T) {
 		t.Error("ps shows no process")
 	}
 	jsonOf[sandbox.ExecState](t, shared, "execs", "cancel", made.ID, background.ID)
+	if e := jsonOf[sandbox.ExecState](t, shared, "execs", "get", "--wait", made.ID, background.ID); e.Result == nil || e.Result.TerminationReason != sandbox.Cancelled {
+		t.Errorf("execs get: %+v", e)
+	}
 	one(jsonOf[[]object](t, shared, "stop", made.ID), "status", "stopped")
 	one(jsonOf[[]object](t, shared, "start", made.ID), "status", "running")
 	one(jsonOf[[]object](t, shared, "rm", made.ID), "id", made.ID)

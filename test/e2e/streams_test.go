@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"os/exec"
 	"strings"
 	"testing"
@@ -130,7 +132,7 @@ func TestOutputGoesOnWhereAConnectionBroke(t *testing.T) {
 }
 
 func TestABackgroundProgramItsOutputAndItsResultOutliveTheServer(t *testing.T) {
-	s := newServer(t)
+	s := newServer(t, "--listen", lastingAddress(t)) // where the next one is found
 	leakCheck(t, s)
 	made := s.box(t, stateful())
 	e, err := s.Background(t.Context(), made.ID, sandbox.ExecRequest{Command: []string{"sh", "-c", "n=0; until [ -e stop ]; do n=$((n+1)); echo $n; sleep 0.01; done; echo end >&2; exit 6"}})
@@ -164,6 +166,9 @@ func TestABackgroundProgramItsOutputAndItsResultOutliveTheServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	var followed bytes.Buffer
+	follows, follower := make(chan error, 1), s.Client
+	go func() { follows <- follower.FollowExec(t.Context(), made.ID, e.ID, sandbox.Stdout, 0, &followed) }()
 	grows()
 	for _, end := range []func() error{s.kill, s.terminate, s.kill} {
 		restarted(end)
@@ -177,6 +182,9 @@ func TestABackgroundProgramItsOutputAndItsResultOutliveTheServer(t *testing.T) {
 	if r := state.Result; r == nil || r.ExitCode != 6 || r.Stderr != "end\n" || r.StdoutTruncated || r.DurationMS < 100 {
 		t.Fatalf("its end: %+v", state)
 	}
+	if err := <-follows; err != nil || followed.String() != state.Result.Stdout {
+		t.Errorf("who followed over all of that: %v, %d bytes of %d", err, followed.Len(), len(state.Result.Stdout))
+	}
 	for i, line := range strings.Split(strings.TrimSpace(state.Result.Stdout), "\n") {
 		if line != fmt.Sprint(i+1) {
 			t.Fatalf("line %d is %q: something is missing or came twice", i+1, line)
@@ -187,6 +195,20 @@ func TestABackgroundProgramItsOutputAndItsResultOutliveTheServer(t *testing.T) {
 	if err != nil || again.Result == nil || again.Result.Stdout != state.Result.Stdout || again.Result.ExitCode != 6 {
 		t.Errorf("after one more restart: %+v, %v", again, err)
 	}
+}
+
+// lastingAddress is one that nobody listens at, of a port that no connection is given (ip_local_port_range begins at 32768).
+func lastingAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // hasEnded waits until an exec has.
