@@ -3,7 +3,9 @@ package microvm_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -38,6 +40,64 @@ func says(t *testing.T, m engine.Machine, code string) string {
 	return strings.TrimSpace(out.String())
 }
 
+// tcpTick is what the first sequence number of a connection between the same ends grows by in time. Source: secure_tcp_seq, seq_scale in
+// net/core/secure_seq.c of Linux.
+const tcpTick = 64 * time.Nanosecond
+
+// alike says that two have the same numbers, but for what clocks and the way to here make of it.
+func alike(one, other map[uint16]uint32) bool {
+	for port, number := range one {
+		if apart := time.Duration(int32(other[port]-number)) * tcpTick; apart.Abs() > 5*time.Second {
+			return false
+		}
+	}
+	return len(one) == 4 && len(other) == 4
+}
+
+// sequenceNumbers are the first ones of connections from four ports of a machine to one address, without what the time adds: what is left
+// is the hash of the ends, with the guest's secret.
+func sequenceNumbers(t *testing.T, m engine.Machine) map[uint16]uint32 {
+	t.Helper()
+	network, err := m.Network()
+	if err != nil {
+		t.Fatal(err)
+	}
+	link, err := network.Link(t.Context(), engine.LinkSpec{Name: engine.EgressInterface, MTU: 1500,
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24")}, Gateways: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer link.Close()
+	heard := make(chan map[uint16]uint32)
+	go func() {
+		all := map[uint16]uint32{}
+		for packet := make([]byte, 1500); len(all) < 4; {
+			n, err := link.Read(packet)
+			if err != nil {
+				break
+			}
+			if p := packet[:n]; n >= 40 && p[0] == 0x45 && p[9] == 6 && bytes.Equal(p[16:20], []byte{192, 0, 2, 1}) && p[33] == 2 { // IPv4, TCP, SYN
+				all[binary.BigEndian.Uint16(p[20:])] = binary.BigEndian.Uint32(p[24:]) - uint32(time.Now().UnixNano()/int64(tcpTick))
+			}
+		}
+		heard <- all
+	}()
+	says(t, m, `
+import socket
+for port in range(5001, 5005):
+    s = socket.socket()
+    s.setblocking(False)
+    s.bind(('10.0.0.2', port))
+    s.connect_ex(('192.0.2.1', 80))`)
+	select {
+	case all := <-heard:
+		return all
+	case <-time.After(10 * time.Second):
+		t.Error("its connections are not heard")
+		return nil
+	}
+}
+
 func TestGuestsOfOneSnapshotAreNotAlike(t *testing.T) {
 	in := newInstall(t, realMonitor(t))
 	in.Snapshots = true
@@ -47,7 +107,9 @@ func TestGuestsOfOneSnapshotAreNotAlike(t *testing.T) {
 	layers := imagetest.Layers(t, imagetest.Python)
 	begin := func() (engine.Machine, time.Duration, string) {
 		began := time.Now()
-		m, err := e.Start(t.Context(), enginetest.Spec(layers))
+		spec := enginetest.Spec(layers)
+		spec.Egress = "public"
+		m, err := e.Start(t.Context(), spec)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,8 +142,10 @@ func TestGuestsOfOneSnapshotAreNotAlike(t *testing.T) {
 	}
 	var said [][]string
 	var restored time.Duration
+	var clones []engine.Machine
 	for range 3 {
-		_, took, text := begin()
+		m, took, text := begin()
+		clones = append(clones, m)
 		if restored == 0 || took < restored { // the host has other things to do, too
 			restored = took
 		}
@@ -99,6 +163,13 @@ func TestGuestsOfOneSnapshotAreNotAlike(t *testing.T) {
 				}
 			}
 		}
+	}
+	one, again, other := sequenceNumbers(t, clones[0]), sequenceNumbers(t, clones[0]), sequenceNumbers(t, clones[1])
+	if !alike(one, again) { // else this would tell nothing
+		t.Errorf("one guest numbers its connections now so, now otherwise: %v, %v", one, again)
+	}
+	if alike(one, other) {
+		t.Errorf("two guests of one snapshot number their connections alike: %v, %v", one, other)
 	}
 	var now float64
 	if _, err := fmt.Sscan(said[2][5], &now); err != nil || now < float64(time.Now().Add(-time.Minute).Unix()) || now > float64(time.Now().Add(time.Second).Unix()) {
