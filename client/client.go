@@ -128,6 +128,14 @@ func (c *Client) Raw(ctx context.Context, method, path string, body any) ([]byte
 }
 
 // send sends one request and gives an answer that is no error, with its body unread.
+// Once gives calls that create or run something an Idempotency-Key: one that is repeated with it within a day, since its answer was lost,
+// gets the answer of the first and does nothing more. The same key with another request is refused (IdempotencyMismatch).
+func Once(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, onceKey{}, key)
+}
+
+type onceKey struct{}
+
 func (c *Client) send(ctx context.Context, method, path string, body any, header http.Header) (*http.Response, error) {
 	var in io.Reader
 	var size int64
@@ -149,6 +157,9 @@ func (c *Client) send(ctx context.Context, method, path string, body any, header
 	}
 	for name, values := range header {
 		req.Header[name] = values
+	}
+	if key, is := ctx.Value(onceKey{}).(string); is && method == http.MethodPost {
+		req.Header.Set("Idempotency-Key", key)
 	}
 	req.Header.Set("Authorization", c.auth)
 	if body != nil {

@@ -178,3 +178,21 @@ func TestAConnectionThatEndsBeforeTheAnswerIsLost(t *testing.T) {
 		}
 	}
 }
+
+func TestACallThatIsMadeOnceHasItsKey(t *testing.T) {
+	keys := map[string]string{}
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		keys[r.Method] = r.Header.Get("Idempotency-Key")
+		_, _ = io.WriteString(w, "{}")
+	})
+	ctx := client.Once(t.Context(), "k1")
+	if _, err := c.Submit(ctx, sandbox.JobRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Job(ctx, "job_1"); err != nil {
+		t.Fatal(err)
+	}
+	if keys["POST"] != "k1" || keys["GET"] != "" {
+		t.Errorf("%v", keys)
+	}
+}

@@ -165,6 +165,7 @@ const atTheEnd = 1 << 60
 type Output struct {
 	io.ReadCloser       // its bytes
 	Next          int64 // the offset after them
+	Total         int64 // what the program has written until now, or all; where Finished it may be more than Next: the rest is lost
 	Finished      bool  // no more can come
 	Attempt       int   // of a job: whose output it is; 0: none began, or it is an exec's
 }
@@ -190,11 +191,20 @@ func (c *Client) output(ctx context.Context, path, stream string, offset int64, 
 		return Output{}, fmt.Errorf("%s answered without X-Next-Offset", path)
 	}
 	attempt, _ = strconv.Atoi(res.Header.Get("X-Attempt"))
-	return Output{res.Body, next, res.Header.Get("X-Finished") == "true", attempt}, nil
+	total, _ := strconv.ParseInt(res.Header.Get("X-Total-Bytes"), 10, 64)
+	return Output{res.Body, next, total, res.Header.Get("X-Finished") == "true", attempt}, nil
+}
+
+// CutError says that what was followed is all that there is, but not all that the program wrote: the server keeps so much of a stream.
+type CutError struct{ Kept, Total int64 }
+
+// Error implements error.
+func (e *CutError) Error() string {
+	return fmt.Sprintf("the output was cut: %d of %d bytes are kept", e.Kept, e.Total)
 }
 
 // FollowExec copies a stream of an exec from an offset on to to until the program has ended. A connection that breaks is made anew where
-// the last one ended.
+// the last one ended. A *CutError comes after all that there is.
 func (c *Client) FollowExec(ctx context.Context, id, execID, stream string, offset int64, to io.Writer) error {
 	return c.follow(ctx, c.inNamespace(id, "execs", execID, "output"), stream, offset, to, nil)
 }
@@ -217,7 +227,10 @@ func (c *Client) follow(ctx context.Context, path, stream string, offset int64, 
 			if offset += n; n > 0 {
 				failures = 0
 			}
-			if err == nil && o.Finished {
+			switch {
+			case err == nil && o.Finished && o.Total > o.Next:
+				return &CutError{o.Next, o.Total}
+			case err == nil && o.Finished:
 				return nil
 			}
 		}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -64,7 +65,7 @@ func (c *Client) AwaitJob(ctx context.Context, id string) (sandbox.Job, error) {
 		if err != nil || j.Status.Ended() {
 			return j, err
 		}
-		if err := c.follow(ctx, c.jobs(id, "output"), sandbox.Stdout, atTheEnd, io.Discard, nil); err != nil {
+		if err := c.follow(ctx, c.jobs(id, "output"), sandbox.Stdout, atTheEnd, io.Discard, nil); err != nil && !errors.As(err, new(*CutError)) {
 			return j, err
 		}
 	}

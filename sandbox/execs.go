@@ -19,7 +19,7 @@ type ExecState struct {
 	FinishedAt *Time       `json:"finished_at"`
 	ExitCode   *int        `json:"exit_code"` // the result's, in lists too
 	Result     *ExecResult `json:"result"`    // null while it runs, where it came to nothing, and in lists
-	Error      *ErrorBody  `json:"error"`     // why it came to nothing
+	Error      *ErrorBody  `json:"error"`     // why it came to nothing; beside a result, why its files were not collected
 }
 
 // The streams of an exec's output.

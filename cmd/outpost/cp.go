@@ -172,7 +172,10 @@ func (x *copying) folderIn(ctx context.Context, from, id, name string) error {
 // count notes what a folder has.
 func (x *copying) count(folder fs.FS) error {
 	x.copied.Files = 0
-	return fs.WalkDir(folder, ".", func(_ string, d fs.DirEntry, err error) error {
+	return fs.WalkDir(folder, ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type()&^(fs.ModeDir|fs.ModeSymlink) != 0 {
+			err = fmt.Errorf("%s is no file, folder or symbolic link, and can't be copied", name)
+		}
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
@@ -220,6 +223,9 @@ func localName(to, base string) string {
 // writeFile writes a file under another name first: one that did not come whole is none.
 func writeFile(name string, from io.Reader, mode fs.FileMode) error {
 	draft, err := os.CreateTemp(filepath.Dir(name), ".outpost-*")
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: there is no such folder on this host", filepath.Dir(name))
+	}
 	if err != nil {
 		return err
 	}

@@ -162,6 +162,8 @@ func inWords(err error) string {
 		b.WriteString("\n  the credential comes from --token, OUTPOST_TOKEN, or admin.token in the server's data directory")
 	case sandbox.DiskFull, sandbox.FileTooLarge:
 		b.WriteString("\n  how much that is, --disk-mb says: of outpost create for a sandbox, of outpost run for one program")
+	case sandbox.BodyTooLarge:
+		b.WriteString("\n  standard input, --file and the program go with the call: outpost cp takes what is larger into a stateful sandbox")
 	case sandbox.Forbidden:
 		b.WriteString("\n  the namespace comes from --namespace or OUTPOST_NAMESPACE")
 	}

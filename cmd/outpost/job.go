@@ -25,7 +25,7 @@ func jobSubmitCommand() *cobra.Command {
 	var at connection
 	var p program
 	var m machineFlags
-	var sandboxID, callback string
+	var sandboxID, callback, once string
 	var attempts, priority int
 	cmd := &cobra.Command{
 		Use:   "submit [flags] FILE|- [ARGUMENT...]",
@@ -49,7 +49,11 @@ func jobSubmitCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			j, err := c.Submit(cmd.Context(), sandbox.JobRequest{
+			ctx := cmd.Context()
+			if once != "" {
+				ctx = client.Once(ctx, once)
+			}
+			j, err := c.Submit(ctx, sandbox.JobRequest{
 				ExecuteRequest: x, MaxAttempts: given(cmd, "max-attempts", attempts), Priority: given(cmd, "priority", priority), CallbackURL: given(cmd, "callback-url", callback),
 			})
 			if err != nil {
@@ -66,6 +70,7 @@ func jobSubmitCommand() *cobra.Command {
 	f.IntVar(&attempts, "max-attempts", 1, "how often it is tried until it succeeds; an attempt that a crash cut off is repeated beyond that, up to 3 times")
 	f.IntVar(&priority, "priority", 0, "-10 to 10; the highest begins first")
 	f.StringVar(&callback, "callback-url", "", "where the job is posted when it has ended")
+	f.StringVar(&once, "idempotency-key", "", "submitting again with the same key within a day, when the answer was lost, submits nothing more")
 	f.SetInterspersed(false) // what follows FILE is the program's
 	return cmd
 }

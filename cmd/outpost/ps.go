@@ -138,7 +138,8 @@ func logsCommand() *cobra.Command {
 		Long: `Prints the output of an exec; with -f until its program has ended, then exits with its code.
 Without -f stdout is printed before stderr: which piece came first is not known.
 With --json each piece is a line {"stream":"stdout","data":"text"}, or "data":{"base64":"…"} where it
-is no text, and the last line of -f {"result":{…}}.`,
+is no text; where a stream was cut, {"stream":"stdout","cut":{"kept":n,"total":n}}; and the last line of -f
+{"result":{…}}.`,
 		Args: asUsed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.open()
@@ -198,6 +199,18 @@ func (s streams) print() (err error) {
 }
 
 func (s streams) copy(stream string, to io.Writer) error {
+	err := s.read(stream, to)
+	if cut, is := errors.AsType[*client.CutError](err); is {
+		if asJSON(s.cmd) {
+			_, err = fmt.Fprintf(s.cmd.OutOrStdout(), `{"stream":%q,"cut":{"kept":%d,"total":%d}}`+"\n", stream, cut.Kept, cut.Total)
+		} else {
+			_, err = fmt.Fprintf(s.cmd.ErrOrStderr(), "outpost: %s was cut: %d of %d bytes shown\n", stream, cut.Kept, cut.Total)
+		}
+	}
+	return err
+}
+
+func (s streams) read(stream string, to io.Writer) error {
 	if s.follow {
 		return s.whole(stream, to)
 	}
@@ -206,7 +219,9 @@ func (s streams) copy(stream string, to io.Writer) error {
 		return err
 	}
 	defer o.Close()
-	_, err = io.Copy(to, o)
+	if _, err = io.Copy(to, o); err == nil && o.Finished && o.Total > o.Next {
+		err = &client.CutError{Kept: o.Next, Total: o.Total}
+	}
 	return err
 }
 

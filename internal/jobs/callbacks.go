@@ -24,7 +24,7 @@ import (
 
 const (
 	callbackTime    = 10 * time.Second
-	callbackTries   = 6
+	callbackTries   = 20 // the last some fifty minutes after the first
 	callbacksAtOnce = 4 // of one namespace
 	callbacksInAll  = 64
 	maxAnswer       = 64 << 10 // bytes of a receiver's answer that are read

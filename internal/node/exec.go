@@ -366,8 +366,12 @@ func (x *execution) run(ctx context.Context, b *box, e service.ExecSpec, out ser
 	case endStuck:
 		return o, sandbox.Errorf(sandbox.Lost, nil, "the machine did not answer in %s: try again", agentTime)
 	}
+	var failed error
 	if answered && a.err != nil && x.ended() == endNone {
-		return o, a.err
+		if sandbox.CodeOf(a.err) != sandbox.CollectTooLarge { // else how the program ended is known
+			return o, a.err
+		}
+		failed, a.err, a.files = a.err, nil, nil
 	}
 	if !answered || a.err != nil { // killed, and nothing more to be heard of it
 		a.exit = agent.Exit{Code: 137, Signal: int(unix.SIGKILL), StdoutBytes: output.counts[0], StderrBytes: output.counts[1]}
@@ -375,7 +379,7 @@ func (x *execution) run(ctx context.Context, b *box, e service.ExecSpec, out ser
 	x.conclude(&o, a)
 	o.Timings.PrepareMS, o.Timings.RunMS = ms(started.Sub(began)), ms(exited.Sub(started))
 	o.DurationMS = ms(time.Since(began))
-	return o, nil
+	return o, failed
 }
 
 // await waits for the answer, and for a killed program no longer than a moment.

@@ -127,9 +127,10 @@ func (s *Server) output(c *call, w http.ResponseWriter, params []param, find fun
 		defer cancel()
 		_ = log.Wait(ctx, offset)
 	}
-	kept, _, ended := log.State()
+	kept, total, ended := log.State()
 	next := max(offset, kept)
 	h := w.Header()
+	h.Set("X-Total-Bytes", strconv.FormatInt(total, 10))
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("X-Next-Offset", strconv.FormatInt(next, 10))
 	h.Set("X-Finished", strconv.FormatBool(ended && log.Ended))

@@ -184,7 +184,11 @@ func (s *Service) conclude(e *exec, language string, o ExecOutcome, err error) (
 	}
 	s.ended(language, o, err)
 	if err != nil {
-		s.execs.close(e, sandbox.ExecResult{}, err)
+		var result sandbox.ExecResult
+		if sandbox.CodeOf(err) == sandbox.CollectTooLarge { // the program's own end is known
+			result = resultOf(e, o)
+		}
+		s.execs.close(e, result, err)
 		return nil, err
 	}
 	s.execs.close(e, resultOf(e, o), nil)

@@ -57,8 +57,8 @@ type exec struct {
 
 	// Set before done is closed:
 	ended  time.Time
-	result sandbox.ExecResult // without output
-	err    error              // it came to nothing
+	result sandbox.ExecResult // without output; it has no ID where the program's end is not known
+	err    error              // it came to nothing, or its files could not be collected
 }
 
 // execs are the records.
@@ -170,9 +170,12 @@ func (x *execs) close(e *exec, result sandbox.ExecResult, err error) {
 	now := time.Now()
 	if e.note != nil {
 		n := *e.note
-		n.EndedAt, n.Result = new(sandbox.At(now)), &result
+		n.EndedAt = new(sandbox.At(now))
+		if result.ID != "" {
+			n.Result = &result
+		}
 		if err != nil {
-			n.Result, n.Error = nil, BodyOf(err)
+			n.Error = BodyOf(err)
 		}
 		if err := x.store.PutExec(context.Background(), n); err != nil {
 			x.log.Error("the end of an exec in the background could not be noted", "exec_id", e.ID, "error", err)
@@ -182,8 +185,8 @@ func (x *execs) close(e *exec, result sandbox.ExecResult, err error) {
 }
 
 func (x *execs) closeAt(e *exec, at time.Time, result sandbox.ExecResult, err error) {
-	e.Stdout.End()
-	e.Stderr.End()
+	e.Stdout.End(result.StdoutBytes)
+	e.Stderr.End(result.StderrBytes)
 	x.mu.Lock()
 	defer x.unlock()
 	e.ended, e.result, e.err = at, result, err
@@ -340,14 +343,15 @@ func (e *exec) state(with bool) sandbox.ExecState {
 	st.Status = sandbox.ExecFinished
 	at := sandbox.At(e.ended)
 	st.FinishedAt = &at
-	if e.err == nil {
-		code := e.result.ExitCode
-		st.ExitCode = &code
-	}
-	switch {
-	case e.err != nil:
+	if e.err != nil {
 		st.Error = BodyOf(e.err)
-	case with:
+	}
+	if e.result.ID == "" {
+		return st
+	}
+	code := e.result.ExitCode
+	st.ExitCode = &code
+	if with {
 		r := e.whole()
 		st.Result = &r
 	}

@@ -148,7 +148,7 @@ func (s *Service) JobOutput(ctx context.Context, namespace, id, stream string, s
 			}
 			last = JobLog{s.keptOutput(j, spec, stream), resultOf, status.Ended()}
 			if resultOf < seen.Attempt { // that of a later one is lost
-				last.Output = s.execs.spool.Ended(nil)
+				last.Output = s.execs.spool.Ended(nil, 0)
 			}
 		}
 		s.mu.Lock()
@@ -170,18 +170,21 @@ func (s *Service) JobOutput(ctx context.Context, namespace, id, stream string, s
 // keptOutput is the output of a job that has ended: the whole while its exec is kept, then what its result has.
 func (s *Service) keptOutput(j sandbox.Job, spec JobSpec, stream string) *Output {
 	if j.Result == nil {
-		return s.execs.spool.Ended(nil)
+		return s.execs.spool.Ended(nil, 0)
 	}
 	if e := s.execs.find(j.Namespace, j.Result.SandboxID, j.Result.ID); e != nil {
 		return e.stream(stream)
 	}
-	text := j.Result.Stdout
+	text, cut, total := j.Result.Stdout, j.Result.StdoutTruncated, j.Result.StdoutBytes
 	if stream == sandbox.Stderr {
-		text = j.Result.Stderr
+		text, cut, total = j.Result.Stderr, j.Result.StderrTruncated, j.Result.StderrBytes
 	}
+	kept := []byte(text)
 	if e := spec.Request.OutputEncoding; e != nil && *e == "base64" {
-		raw, _ := base64.StdEncoding.DecodeString(text) // we encoded it
-		return s.execs.spool.Ended(raw)
+		kept, _ = base64.StdEncoding.DecodeString(text) // we encoded it
 	}
-	return s.execs.spool.Ended([]byte(text))
+	if !cut { // as text it may be longer than it was
+		total = int64(len(kept))
+	}
+	return s.execs.spool.Ended(kept, total)
 }

@@ -177,9 +177,9 @@ func (s *Spool) remove(name string) error {
 	return nil
 }
 
-// Ended is a log of nobody's that has these bytes and no more.
-func (s *Spool) Ended(b []byte) *Log {
-	return &Log{s: s, of: &owner{}, head: b, kept: int64(len(b)), total: int64(len(b)), ended: true}
+// Ended is a log of nobody's that has kept these of so many bytes.
+func (s *Spool) Ended(b []byte, total int64) *Log {
+	return &Log{s: s, of: &owner{}, head: b, kept: int64(len(b)), total: total, ended: true}
 }
 
 // leave lets go of an owner's log.
@@ -265,11 +265,11 @@ func (l *Log) wake() {
 	}
 }
 
-// End says that nothing more will be written.
-func (l *Log) End() {
+// End says that nothing more will be written, and how much was in all; what did not come here is lost.
+func (l *Log) End(total int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ended = true
+	l.ended, l.total = true, max(l.total, total)
 	if l.name != "" && l.tail != nil { // who reads opens it by its name
 		l.tail.Close()
 		l.tail = nil

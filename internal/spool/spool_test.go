@@ -35,7 +35,7 @@ func TestWhatIsWrittenIsReadFromAnyOffset(t *testing.T) {
 		}
 		rest = rest[n:]
 	}
-	l.End()
+	l.End(0)
 	for _, offset := range []int{0, 1, inMemory - 1, inMemory, inMemory + 1, len(want) - 1, len(want)} {
 		got, err := io.ReadAll(io.NewSectionReader(l, int64(offset), int64(len(want)-offset)))
 		if err != nil || !bytes.Equal(got, want[offset:]) {
@@ -118,7 +118,7 @@ func TestReadersFollowAndAWriterNeverWaits(t *testing.T) {
 			h.Write(b)
 			_, _ = l.Write(b)
 		}
-		l.End()
+		l.End(0)
 		for range cap(sums) {
 			if sum := <-sums; sum != [32]byte(h.Sum(nil)) {
 				t.Error("a reader saw something else")
@@ -147,7 +147,7 @@ func TestALogThatLastsGoesOnInTheNextSpool(t *testing.T) {
 	}
 	l := s.Lasting("x", "one.out", 1<<30)
 	_, _ = l.Write([]byte("bcd"))
-	l.End()
+	l.End(0)
 	if kept, total, ended := l.State(); kept != 103 || total != 103 || !ended || s.Used() != 103 || l.Filed() != 103 {
 		t.Errorf("%d of %d bytes, %v; %d used", kept, total, ended, s.Used())
 	}

@@ -301,3 +301,39 @@ func TestAProgramCanBeInterrupted(t *testing.T) {
 		t.Errorf("the server's starter decides what programs heed: %s", out)
 	}
 }
+
+func TestOutputThatWasCutIsSaidToBe(t *testing.T) {
+	s := newServer(t, "--output-stream-mb", "1")
+	leakCheck(t, s)
+	made := s.box(t, stateful())
+	e, err := s.Background(t.Context(), made.ID, sandbox.ExecRequest{Command: []string{"sh", "-c", "head -c 3000000 /dev/zero; echo whole >&2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cut *client.CutError
+	var followed bytes.Buffer
+	if err := s.FollowExec(t.Context(), made.ID, e.ID, sandbox.Stdout, 0, &followed); !errors.As(err, &cut) || cut.Total != 3_000_000 || cut.Kept != 1<<20 || followed.Len() != 1<<20 {
+		t.Errorf("%v, %d bytes", err, followed.Len())
+	}
+	if err := s.FollowExec(t.Context(), made.ID, e.ID, sandbox.Stderr, 0, io.Discard); err != nil {
+		t.Error(err)
+	}
+	for _, args := range [][]string{{"logs", made.ID, e.ID}, {"logs", "-f", made.ID, e.ID}} {
+		if r := finish(t, s.outpostCommand(args...)); r.code != 0 || len(r.stdout) != 1<<20 || !strings.Contains(r.stderr, "outpost: stdout was cut: 1048576 of 3000000 bytes shown") {
+			t.Errorf("%q: %d, %d bytes, %s", args, r.code, len(r.stdout), r.stderr)
+		}
+	}
+}
+
+func TestABackgroundProgramWhoseFilesAreTooLargeTellsHowItEnded(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	e, err := shared.Background(t.Context(), made.ID, sandbox.ExecRequest{Command: []string{"sh", "-c", "head -c 9000000 /dev/zero > big; echo done; exit 3"}, Collect: []string{"big"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := hasEnded(t, shared, made.ID, e.ID)
+	if state.Error == nil || state.Error.Code != sandbox.CollectTooLarge || state.ExitCode == nil || *state.ExitCode != 3 || state.Result == nil || state.Result.Stdout != "done\n" {
+		t.Errorf("%+v", state)
+	}
+}

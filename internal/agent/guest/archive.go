@@ -24,12 +24,62 @@ func (op *fileOp) pack() error {
 		return err
 	}
 	defer d.Close()
+	if err := readable(d, op.Path, 0); err != nil {
+		return err
+	}
+	if _, err := d.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
 	w := tar.NewWriter(op.out)
 	p := packer{w: w, buf: make([]byte, agent.MaxData)}
 	if err := p.folder(d, "", 0); err != nil {
 		return err
 	}
 	return w.Close()
+}
+
+// readable refuses a folder in which something can't be read: an archive that has begun can only break off, and not say why.
+func readable(d *os.File, name string, depth int) error {
+	if depth > maxDepth {
+		return errTooDeep
+	}
+	for {
+		names, err := d.Readdirnames(256)
+		for _, base := range names {
+			if err := readableEntry(d, base, path.Join(name, base), depth); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func readableEntry(d *os.File, base, name string, depth int) error {
+	var st unix.Stat_t
+	if unix.Fstatat(int(d.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return nil // it is gone
+	}
+	var err error
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		err = unix.Faccessat(int(d.Fd()), base, unix.R_OK, unix.AT_EACCESS|unix.AT_SYMLINK_NOFOLLOW)
+	case unix.S_IFDIR:
+		var fd int
+		if fd, err = unix.Openat(int(d.Fd()), base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err == nil {
+			folder := os.NewFile(uintptr(fd), base)
+			defer folder.Close()
+			return readable(folder, name, depth+1)
+		}
+	}
+	if err == unix.EACCES || err == unix.EPERM {
+		return refuse(sandbox.FilePermissionDenied, "path", "%s: permission denied: a folder is packed whole or not at all", name)
+	}
+	return nil // what it is when it is packed counts
 }
 
 type packer struct {

@@ -196,7 +196,11 @@ func (x *execution) serve(gone chan cell.Ended) error {
 		if ended.Code, text, err = notStarted(ended.NoStart, program); err != nil {
 			return err
 		}
-		stderr.say(text)
+		words := stderr
+		if x.terminal != nil { // has one stream, in which a new line begins at the left by two characters
+			words, text = stdout, strings.ReplaceAll(text, "\n", "\r\n")
+		}
+		words.say(text)
 	}
 	exit := agent.Exit{Code: ended.Code, Signal: int(ended.Signal), StdoutBytes: stdout.total, StderrBytes: stderr.total}
 	x.kept.end(&exit)

@@ -71,6 +71,12 @@ while True:
 			s.filesRefused(id, service.FileOp{Verb: sandbox.PutFile, Path: name}, strings.NewReader("x"), sandbox.FilePermissionDenied)
 		}
 		s.filesRefused(id, service.FileOp{Verb: sandbox.GetFile, Path: "loop"}, nil, sandbox.FilePermissionDenied)
+		s.run(id, program{code: "import os; os.makedirs('locked/in'); open('locked/in/key', 'w'); os.chmod('locked/in/key', 0)"})
+		err := s.r.Files(s.t.Context(), id, service.FileOp{Verb: sandbox.PackFolder, Path: "locked"}, nil, &brought{})
+		if s.refused("a folder with what can't be read", err, sandbox.FilePermissionDenied); err != nil && !strings.Contains(err.Error(), "locked/in/key") {
+			s.t.Errorf("it is not named: %v", err)
+		}
+		s.run(id, program{code: "import shutil; shutil.rmtree('locked')"})
 		if got := s.files(id, service.FileOp{Verb: sandbox.PackFolder, Path: "."}, nil); got.Len() == 0 {
 			s.t.Error("an archive of special files is empty")
 		}
