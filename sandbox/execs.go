@@ -15,6 +15,7 @@ type ExecState struct {
 	SandboxID  string      `json:"sandbox_id"`
 	Status     ExecStatus  `json:"status"`
 	Background bool        `json:"background"`
+	Command    string      `json:"command" doc:"What runs, cut to 120 characters: the command with its arguments, or the first line of the code."`
 	StartedAt  Time        `json:"started_at"`
 	FinishedAt *Time       `json:"finished_at"`
 	ExitCode   *int        `json:"exit_code"` // the result's, in lists too

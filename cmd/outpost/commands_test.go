@@ -297,7 +297,7 @@ func TestServeSaysOfEachKeyWhatItIsAndItsDefault(t *testing.T) {
 }
 
 func TestExecsShowHowTheyEnded(t *testing.T) {
-	_, out, _, _ := outpost(t, 200, `{"data":[{"id":"exec_1","status":"finished","exit_code":7},{"id":"exec_2","status":"running"},{"id":"exec_3","status":"finished","error":{"code":"lost"}}]}`, "execs", "sb_1")
+	_, out, _, _ := outpost(t, 200, `{"data":[{"id":"exec_1","status":"finished","exit_code":7,"command":"sh -c \u001b[2J"},{"id":"exec_2","status":"running"},{"id":"exec_3","status":"finished","error":{"code":"lost"}}]}`, "execs", "sb_1")
 	var cells [][]string
 	for line := range strings.Lines(out) {
 		cells = append(cells, strings.Fields(line)[:3])

@@ -70,7 +70,7 @@ func execsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printList(cmd, all, []string{"ID", "STATUS", "EXIT", "BACKGROUND", "AGE"}, func(e sandbox.ExecState) []string {
+			return printList(cmd, all, []string{"ID", "STATUS", "EXIT", "BACKGROUND", "AGE", "COMMAND"}, func(e sandbox.ExecState) []string {
 				exit := "-"
 				switch {
 				case e.ExitCode != nil:
@@ -78,7 +78,7 @@ func execsCommand() *cobra.Command {
 				case e.Error != nil:
 					exit = string(e.Error.Code)
 				}
-				return []string{e.ID, string(e.Status), exit, strconv.FormatBool(e.Background), age(e.StartedAt.Time)}
+				return []string{e.ID, string(e.Status), exit, strconv.FormatBool(e.Background), age(e.StartedAt.Time), printable(e.Command)}
 			})
 		},
 	}

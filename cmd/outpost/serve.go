@@ -127,7 +127,7 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
 	}
 	defer records.Close()
-	queue, err := openQueue(ctx, c, log)
+	queue, err := openQueue(ctx, c, measures, log)
 	if err != nil {
 		return errors.Join(err, machines.Close(context.WithoutCancel(ctx), false))
 	}
@@ -159,7 +159,7 @@ func serve(ctx context.Context, c config.Config, stopAll bool, stderr io.Writer)
 }
 
 // openQueue opens the queue of jobs. The secret that callbacks are signed with is made at the first start.
-func openQueue(ctx context.Context, c config.Config, log *slog.Logger) (*jobs.Queue, error) {
+func openQueue(ctx context.Context, c config.Config, m *metrics.Metrics, log *slog.Logger) (*jobs.Queue, error) {
 	path := filepath.Join(c.DataDir, "callback.secret")
 	secret, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -174,7 +174,7 @@ func openQueue(ctx context.Context, c config.Config, log *slog.Logger) (*jobs.Qu
 		Dir: filepath.Join(c.DataDir, "jobs"), Concurrency: c.Jobs.Concurrency, PerNamespace: c.Jobs.ConcurrencyPerNamespace,
 		MaxQueued: c.Jobs.MaxQueued, MaxQueuedInAll: c.Jobs.MaxQueuedInAll, MaxQueuedBytes: int64(c.Jobs.MaxQueuedMB) << 20,
 		Keep: time.Duration(c.Jobs.ResultsTTLHours) * time.Hour, KeepBytes: int64(c.Jobs.ResultsMB) << 20,
-		Secret: secret, CallbackAllow: c.Jobs.Callbacks(), Log: log,
+		Secret: secret, CallbackAllow: c.Jobs.Callbacks(), Log: log, Watcher: m,
 	})
 }
 

@@ -360,6 +360,9 @@ func (q *Queue) note(ctx context.Context, a *attempt, v verdict, o service.JobOu
 			have += `, size = result_size`
 		}
 		_, err := q.db.ExecContext(ctx, `UPDATE jobs SET error = ?`+have+`, status = ?, `+ends+` WHERE id = ?`, append(values, v.status, sandbox.Now().String(), a.id)...)
+		if err == nil {
+			q.o.Watcher.JobEnds(v.status)
+		}
 		q.stir()
 		return err
 	}

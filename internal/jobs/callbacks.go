@@ -25,7 +25,7 @@ import (
 const (
 	callbackTime    = 10 * time.Second
 	callbackTries   = 20 // the last some fifty minutes after the first
-	callbacksAtOnce = 4 // of one namespace
+	callbacksAtOnce = 4  // of one namespace
 	callbacksInAll  = 64
 	maxAnswer       = 64 << 10 // bytes of a receiver's answer that are read
 )
@@ -117,6 +117,7 @@ func (q *Queue) tell(ctx context.Context, client *http.Client, c callback) {
 	if err == nil {
 		err = q.post(ctx, client, spec, job)
 	}
+	q.o.Watcher.CallbackEnds(err == nil)
 	left, due := 0, time.Now()
 	if err != nil {
 		left = c.left - 1

@@ -44,7 +44,21 @@ type Options struct {
 	Secret         []byte        // what the keys of callbacks are made from
 	CallbackAllow  []netip.Prefix
 	Log            *slog.Logger
+	Watcher        Watcher // nil: nobody hears
 }
+
+// Watcher hears what becomes of jobs.
+type Watcher interface {
+	// JobEnds: a job has ended so.
+	JobEnds(status sandbox.JobStatus)
+	// CallbackEnds: a callback was heard, or failed once more.
+	CallbackEnds(heard bool)
+}
+
+type unwatched struct{}
+
+func (unwatched) JobEnds(sandbox.JobStatus) {}
+func (unwatched) CallbackEnds(bool)         {}
 
 // Queue is a service.Queue.
 type Queue struct {
@@ -87,6 +101,9 @@ type attempt struct {
 func Open(ctx context.Context, o Options) (*Queue, error) {
 	if o.PerNamespace <= 0 {
 		o.PerNamespace = (o.Concurrency + 1) / 2
+	}
+	if o.Watcher == nil {
+		o.Watcher = unwatched{}
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err

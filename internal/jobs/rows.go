@@ -238,6 +238,9 @@ func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, 
 			return sandbox.Job{}, internal(err)
 		}
 		n, _ := r.RowsAffected()
+		if n > 0 {
+			q.o.Watcher.JobEnds(sandbox.JobCancelled)
+		}
 		status, _, err := q.State(ctx, namespace, id)
 		switch {
 		case err != nil:

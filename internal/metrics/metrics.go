@@ -17,6 +17,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 	calls    calls
 	execs    execs
+	jobs     jobs
 	phases   *prometheus.HistogramVec
 	machines machines
 	placed   *prometheus.GaugeVec
@@ -25,11 +26,11 @@ type Metrics struct {
 
 // New makes the instruments; those of load and pool come with WatchLoad and WatchPool.
 func New() *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry(), calls: newCalls(), execs: newExecs(), phases: newPhases(), machines: newMachines(), placed: newPlaced(), audit: newAudit()}
+	m := &Metrics{registry: prometheus.NewRegistry(), calls: newCalls(), execs: newExecs(), jobs: newJobs(), phases: newPhases(), machines: newMachines(), placed: newPlaced(), audit: newAudit()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.phases)
 	m.registry.MustRegister(m.calls.all()...)
 	m.registry.MustRegister(m.execs.all()...)
-	m.registry.MustRegister(m.machines.inFlight, m.machines.ended, m.machines.took, m.placed, m.audit)
+	m.registry.MustRegister(m.machines.inFlight, m.machines.ended, m.machines.took, m.placed, m.audit, m.jobs.ended, m.jobs.callbacks)
 	return m
 }
 

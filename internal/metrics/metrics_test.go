@@ -74,6 +74,8 @@ func busy() *metrics.Metrics {
 	m.ExecEnds("node", service.ExecOutcome{Start: "warm", Reason: sandbox.TimedOut, DurationMS: 1010, Timings: sandbox.Timings{PrepareMS: 10, DepsMS: 900, RunMS: 100}}, nil)
 	m.ExecEnds("node", service.ExecOutcome{Start: "cold", Reason: sandbox.Cancelled, DurationMS: 5}, nil)
 	m.ExecEnds("node", service.ExecOutcome{Isolation: sandbox.Isolation{Engine: "microvm"}}, sandbox.Errorf(sandbox.Lost, nil, "gone"))
+	m.JobEnds(sandbox.JobFailed)
+	m.CallbackEnds(false)
 	m.MachinePhase("microvm", "connect", 2*time.Millisecond)
 	m.Phases("container")("disk", 2*time.Millisecond)
 	m.Starts("container").Begin()(nil)
@@ -144,7 +146,8 @@ func TestWhatIsToldIsCounted(t *testing.T) {
 		`outpost_trace_spans_total`:                                                                      3,
 		`outpost_trace_spans_sent_total`:                                                                 2,
 		`outpost_trace_spans_failed_total`:                                                               0,
-		`outpost_jobs{status="queued"}`:                                                                  8, `outpost_jobs{status="running"}`: 0,
+		`outpost_jobs_ended_total{status="failed"}`:                                                      1, `outpost_job_callbacks_total{outcome="failed"}`: 1,
+		`outpost_jobs{status="queued"}`: 8, `outpost_jobs{status="running"}`: 0,
 		`outpost_execs_in_flight`:      2,
 		`outpost_pool_idle_machines`:   1,
 		`outpost_pool_making_machines`: 2,

@@ -94,7 +94,16 @@ func operation(r route, schemas huma.Registry) *huma.Operation {
 		o.Security = []map[string][]string{{"token": {}}, {"api_key": {}}}
 		o.Description = "Needs the role " + string(r.access.role) + " or one above it."
 	}
+	if r.doc != "" {
+		o.Description += "\n\n" + r.doc
+	}
+	if r.live {
+		o.Responses["201"] = &huma.Response{Description: "With background: the program has started", Content: map[string]*huma.MediaType{
+			"application/json": {Schema: schemas.Schema(reflect.TypeFor[sandbox.ExecState](), true, "ExecState")},
+		}}
+	}
 	o.Responses["default"] = &huma.Response{
+		Headers:     headersDoc(errorHeaders),
 		Description: "An error: " + strings.Join(codes(), ", "),
 		Content: map[string]*huma.MediaType{"application/json": {
 			Schema: schemas.Schema(reflect.TypeFor[sandbox.ErrorAnswer](), true, "ErrorAnswer"),
@@ -104,7 +113,7 @@ func operation(r route, schemas huma.Registry) *huma.Operation {
 }
 
 func answerDoc(r route, schemas huma.Registry) *huma.Response {
-	a := &huma.Response{Description: http.StatusText(r.status)}
+	a := &huma.Response{Description: http.StatusText(r.status), Headers: headersDoc(r.headers)}
 	switch {
 	case r.page != nil:
 		a.Content = map[string]*huma.MediaType{strings.Split(r.page.contentType, ";")[0]: {}}
@@ -122,6 +131,38 @@ func answerDoc(r route, schemas huma.Registry) *huma.Response {
 	}
 	return a
 }
+
+func headersDoc(all []param) map[string]*huma.Param {
+	docs := map[string]*huma.Param{}
+	for _, h := range all {
+		docs[h.name] = &huma.Param{Description: h.doc, Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	return docs
+}
+
+// What the types of bodies don't tell.
+var (
+	errorHeaders = []param{
+		{name: "X-Request-Id", doc: "by which the server's log tells of the call; every answer has one"},
+		{name: "Retry-After", doc: "seconds after which to try again, where that may help: 429 and 503"},
+	}
+	outputHeaders = []param{
+		{name: "X-Next-Offset", doc: "where to go on"},
+		{name: "X-Finished", doc: "true: no more can come"},
+		{name: "X-Total-Bytes", doc: "what the program has written; at the end more than X-Next-Offset where a part of it was not kept"},
+		{name: "X-Attempt", doc: "the attempt whose output it is; give it as attempt to go on, and the next attempt's begins at 0"},
+	}
+	fileHeaders = []param{{name: "X-File-Mode", doc: "its permissions, octal"}}
+)
+
+const (
+	execDoc = "With Accept: text/event-stream the answer is server-sent events, of which each has JSON as data: start {id, sandbox_id} when the program has started; " +
+		"stdout and stderr {offset, text} as it writes, {offset, base64} with output_encoding base64; at last exit, the result, or error, an error's body. " +
+		"A comment comes each 15 s. What is refused before the program starts is an ordinary answer."
+	jobDoc = "A failed attempt is repeated, up to max_attempts, after 1 s, doubled each time up to 5 minutes. When the job has ended it is posted to callback_url as GET of it answers, " +
+		"with X-Outpost-Timestamp (Unix seconds) and X-Outpost-Signature: sha256= and, in hex, the HMAC-SHA256 of the timestamp, a dot and the body; its key is the text that jobs/callback_key answers. " +
+		"Any 2xx is heard; else it is tried again, 20 times in some fifty minutes. No redirect is followed."
+)
 
 func operationID(r route) string {
 	words := strings.FieldsFunc(strings.TrimPrefix(r.path, "/auth/v1/seed/{namespace}"), func(c rune) bool {

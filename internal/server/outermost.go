@@ -40,7 +40,7 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 				aborted = nil
 			}
 			took := time.Since(began)
-			refused := out.status >= http.StatusBadRequest // perhaps before the whole body came: the connection ends then, too
+			refused := out.status >= http.StatusBadRequest                                           // perhaps before the whole body came: the connection ends then, too
 			if r.Context().Err() != nil && !refused && out.status != http.StatusSwitchingProtocols { // that of a connection that was taken over ends at once
 				t.leaves()
 			}

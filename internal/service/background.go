@@ -11,7 +11,7 @@ import (
 // ExecNote is what is kept of an exec in the background, so that the next server goes on with it.
 type ExecNote struct {
 	ID, SandboxID, Namespace string
-	Language                 string
+	Language, Command        string
 	StartedAt                sandbox.Time
 	Began                    time.Time // on the line of time: the program, or what comes before it
 	TimeoutMS                int       // 0: no deadline
@@ -38,7 +38,7 @@ func (s *Service) inBackground(do func()) {
 // noteExec keeps what is known of an exec in the background that begins.
 func (s *Service) noteExec(ctx context.Context, e *exec, spec ExecSpec) error {
 	e.note = &ExecNote{
-		ID: e.ID, SandboxID: e.SandboxID, Namespace: e.namespace, Language: spec.Language, StartedAt: e.started, Began: s.time.now(),
+		ID: e.ID, SandboxID: e.SandboxID, Namespace: e.namespace, Language: spec.Language, Command: e.command, StartedAt: e.started, Began: s.time.now(),
 		TimeoutMS: spec.Limits.TimeoutMS, MaxOutputBytes: e.most, Keep: spec.MaxOutputBytes, Base64: e.Base64,
 	}
 	return s.store.PutExec(ctx, *e.note)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ type exec struct {
 	namespace string
 	fresh     bool      // in a machine that is in no list (execute)
 	note      *ExecNote // what is kept of it for the next server; nil: nothing
+	command   string    // in short
 	started   sandbox.Time
 	most      int // bytes of each stream in the result
 	cancel    context.CancelFunc
@@ -105,9 +107,26 @@ func newExecs(s *spool.Spool, most int64, store Store, log *slog.Logger) *execs 
 
 // open makes the record of an exec that cancel ends; fresh: in a machine that is in no list.
 func (x *execs) open(namespace, sandboxID string, fresh bool, spec ExecSpec, p policy.Exec, cancel context.CancelFunc) *exec {
-	e := &exec{namespace: namespace, fresh: fresh, started: sandbox.Now(), most: p.MaxOutputBytes, cancel: cancel}
+	e := &exec{namespace: namespace, fresh: fresh, started: sandbox.Now(), most: p.MaxOutputBytes, cancel: cancel, command: inShort(spec)}
 	e.Running = Running{ID: spec.ID, SandboxID: sandboxID, Base64: p.Base64Output, Background: p.Background}
 	return x.add(e, spec.MaxOutputBytes)
+}
+
+// mostInShort is how many characters there are of what runs, in its record.
+const mostInShort = 120
+
+// inShort is what runs, in one line.
+func inShort(spec ExecSpec) string {
+	text := strings.Join(spec.Command, " ")
+	if spec.Code != nil {
+		text = *spec.Code
+	}
+	text = strings.ToValidUTF8(text[:min(len(text), 4*mostInShort)], "")
+	line, _, _ := strings.Cut(strings.TrimLeft(text, " \t\r\n"), "\n")
+	if runes := []rune(line); len(runes) > mostInShort {
+		line = string(runes[:mostInShort-1]) + "…"
+	}
+	return line
 }
 
 // add takes a record in, whose logs keep at most so many bytes each; those of an exec in the background outlive the server.
@@ -131,7 +150,7 @@ func (x *execs) add(e *exec, most int64) *exec {
 
 // restore brings back the record of an exec in the background; cancel ends one that has not ended.
 func (x *execs) restore(n ExecNote, cancel context.CancelFunc) *exec {
-	e := &exec{namespace: n.Namespace, note: &n, started: n.StartedAt, most: n.MaxOutputBytes, cancel: cancel}
+	e := &exec{namespace: n.Namespace, note: &n, started: n.StartedAt, most: n.MaxOutputBytes, cancel: cancel, command: n.Command}
 	e.Running = Running{ID: n.ID, SandboxID: n.SandboxID, Base64: n.Base64, Background: true}
 	x.add(e, n.Keep)
 	if n.EndedAt == nil {
@@ -334,7 +353,7 @@ func (x *execs) of(namespace, sandboxID string) []*exec {
 
 // state is the exec as it is now, without its result's output unless with is set.
 func (e *exec) state(with bool) sandbox.ExecState {
-	st := sandbox.ExecState{ID: e.ID, SandboxID: e.SandboxID, Status: sandbox.ExecRunning, Background: e.Background, StartedAt: e.started}
+	st := sandbox.ExecState{ID: e.ID, SandboxID: e.SandboxID, Status: sandbox.ExecRunning, Background: e.Background, Command: e.command, StartedAt: e.started}
 	select {
 	case <-e.done:
 	default:

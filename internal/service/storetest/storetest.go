@@ -289,7 +289,7 @@ func execsOutlive(t *testing.T, s service.Store, reopen func(*testing.T, service
 	ctx := t.Context()
 	var want []service.ExecNote
 	for _, id := range []string{"exec_b", "exec_a", "exec_gone"} {
-		want = append(want, service.ExecNote{ID: id, SandboxID: "sb_1", Namespace: "n", Language: "python", StartedAt: sandbox.Now(), Began: time.UnixMilli(1_700_000_000_123).UTC(), TimeoutMS: 1, MaxOutputBytes: 2, Keep: 3, Base64: true})
+		want = append(want, service.ExecNote{ID: id, SandboxID: "sb_1", Namespace: "n", Language: "python", Command: "c", StartedAt: sandbox.Now(), Began: time.UnixMilli(1_700_000_000_123).UTC(), TimeoutMS: 1, MaxOutputBytes: 2, Keep: 3, Base64: true})
 		ok(t, s.PutExec(ctx, want[len(want)-1]))
 	}
 	want = want[:2]
