@@ -26,6 +26,7 @@ type Engine interface {
 	// much sooner. Its machine is Pooled.
 	//
 	// Errors: those of Start that no image causes; NotSupported, the engine can't begin without them.
+	// With 0 MiB its disk is the one that Start names (MachineSpec.Disk).
 	Blank(ctx context.Context, id string, diskMB int) (Blank, error)
 	// Recover takes over a living machine of a former daemon. Error Lost: it is not alive or does not answer.
 	Recover(ctx context.Context, h Handle) (Machine, error)

@@ -157,7 +157,7 @@ var (
 
 const (
 	execDoc = "With Accept: text/event-stream the answer is server-sent events, of which each has JSON as data: start {id, sandbox_id} when the program has started; " +
-		"stdout and stderr {offset, text} as it writes, {offset, base64} with output_encoding base64; at last exit, the result, or error, an error's body. " +
+		"stdout and stderr {offset, text} as it writes, {offset, base64} with output_encoding base64; at last exit, the result without its output, or error, an error's body. " +
 		"A comment comes each 15 s. What is refused before the program starts is an ordinary answer."
 	jobDoc = "A failed attempt is repeated, up to max_attempts, after 1 s, doubled each time up to 5 minutes. When the job has ended it is posted to callback_url as GET of it answers, " +
 		"with X-Outpost-Timestamp (Unix seconds) and X-Outpost-Signature: sha256= and, in hex, the HMAC-SHA256 of the timestamp, a dot and the body; its key is the text that jobs/callback_key answers. " +

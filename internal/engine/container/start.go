@@ -35,6 +35,9 @@ func (e *Engine) Start(ctx context.Context, spec engine.MachineSpec) (engine.Mac
 		m = spec.Blank.(blank).machine
 		m.spec = spec
 		begin = []phase{{"lease", m.leaseBlank}}
+		if m.tree == nil {
+			begin = append(begin, phase{"disk", m.mountDisk})
+		}
 	}
 	rest := []phase{{"furnish", m.furnish}, {"park", m.parkFirst}, {"settle", m.settle}}
 	if err := m.make(ctx, append(begin, rest...)); err != nil {
@@ -60,14 +63,16 @@ func (m *machine) make(ctx context.Context, phases []phase) error {
 
 // begin are the phases that need no image.
 func (m *machine) begin(again bool) []phase {
-	claim, disk := m.claim, m.makeDisk
+	claim, second := m.claim, []phase{{"groups", m.makeGroups}, {"disk", m.makeDisk}}
 	switch {
 	case m.spec.Disk != "": // all that a machine left is on it
-		disk = m.mountDisk
+		second[1].do = m.mountDisk
 	case again:
-		claim, disk = m.claimAgain, m.mountDisk
+		claim, second[1].do = m.claimAgain, m.mountDisk
+	case m.spec.Limits.DiskMB == 0: // a blank's comes with its lease
+		second = second[:1]
 	}
-	apart := m.together([]phase{{"agent", m.startAgent}}, []phase{{"groups", m.makeGroups}, {"disk", disk}})
+	apart := m.together([]phase{{"agent", m.startAgent}}, second)
 	return []phase{{"claim", claim}, {"", apart}, {"", m.moveAgent}}
 }
 

@@ -24,6 +24,7 @@ type machine struct {
 	link   *link.Client
 
 	restore  string // the folder of the snapshot that it is made of; "": it boots
+	fell     bool   // its guest ended before it was up
 	restored bool   // its keeper has answered
 
 	mu    sync.Mutex // of spec.SandboxID

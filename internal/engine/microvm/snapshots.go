@@ -25,6 +25,7 @@ const (
 	snapshotsMost  = 4
 	snapshotMostMB = 2048 // of a guest's memory, which is on the host's disk once
 	rehearsalTime  = time.Minute
+	quietTime      = 2 * time.Second // for the guest to let go of the link: one that was written in the midst of that took seconds to hear the next
 )
 
 // snapshots are those of one engine.
@@ -150,6 +151,11 @@ func (e *Engine) makeSnapshot(ctx context.Context, spec engine.MachineSpec) (dir
 		return "", err
 	}
 	m.link.Close()
+	select {
+	case <-time.After(quietTime):
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 	dir = filepath.Join(e.dir, snapshotMark+hex.EncodeToString(b))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err

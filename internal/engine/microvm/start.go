@@ -36,6 +36,19 @@ func cores(l sandbox.Limits) int { return max(1, int(math.Ceil(l.CPUCores))) }
 
 // Start implements engine.Engine.
 func (e *Engine) Start(ctx context.Context, spec engine.MachineSpec) (engine.Machine, error) {
+	m, err := e.startOnce(ctx, spec)
+	if err != nil && m.fell && ctx.Err() == nil {
+		e.log.Warn("a guest ended before it was up; another one is booted, once", "error", err)
+		m, err = e.startOnce(ctx, spec)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// startOnce makes a machine of a snapshot, or boots it.
+func (e *Engine) startOnce(ctx context.Context, spec engine.MachineSpec) (*machine, error) {
 	m := &machine{e: e, spec: spec}
 	snapshot, release := e.takeSnapshot(m)
 	defer release()
@@ -46,16 +59,13 @@ func (e *Engine) Start(ctx context.Context, spec engine.MachineSpec) (engine.Mac
 			return m, nil
 		}
 		if ctx.Err() != nil || m.restored {
-			return nil, err
+			return m, err
 		}
 		e.log.Warn("no guest came of a snapshot; this one boots, and others of its kind", "error", err)
 		e.spoilt(snapshot)
 		m = &machine{e: e, spec: spec}
 	}
-	if err := m.make(ctx); err != nil {
-		return nil, err
-	}
-	return m, nil
+	return m, m.make(ctx)
 }
 
 // make makes the machine, or leaves nothing of it.
@@ -217,6 +227,7 @@ func (m *machine) connect(ctx context.Context, undo *host.Undo) error {
 		}
 		select {
 		case <-m.vm.Dead():
+			m.fell = true
 			return m.failed("the guest ended before it was up", last)
 		case <-patient.Done():
 			return m.failed(fmt.Sprintf("the guest did not come up in %s", m.e.patient), last)

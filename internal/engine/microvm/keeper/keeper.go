@@ -44,12 +44,19 @@ func Run() error {
 	if err := unix.Uname(&uts); err != nil {
 		return err
 	}
-	k := &keeper{guest: &link.Guest{
+	k := &keeper{}
+	k.guest = &link.Guest{
 		Engine: machines, Hello: link.Hello{Build: boot.Parameter("outpost.build"), Kernel: unix.ByteSliceToString(uts.Release[:])},
-		Rehearse: func(ctx context.Context, spec engine.MachineSpec) error { return rehearse(ctx, machines, spec) },
-		Release:  func(device string) bool { machines.ForgetLayer(device); return boot.Unused(device) },
-		Renew:    renew, Died: off, Halted: off,
-	}}
+		Rehearse: func(ctx context.Context, spec engine.MachineSpec) error {
+			b, err := rehearse(ctx, machines, spec)
+			if err == nil {
+				k.guest.Keep(b)
+			}
+			return err
+		},
+		Release: func(device string) bool { machines.ForgetLayer(device); return boot.Unused(device) },
+		Renew:   renew, Died: off, Halted: off,
+	}
 	fmt.Println("outpost: ready")
 	return k.serve(line)
 }

@@ -27,6 +27,7 @@ type Guest struct {
 
 	mu        sync.Mutex
 	halting   bool
+	ahead     engine.Blank // nil: none
 	machine   engine.Machine
 	network   engine.Network
 	execs     map[string]engine.Exec
@@ -57,6 +58,13 @@ func (g *Guest) Serve(c io.ReadWriteCloser) error {
 			g.serve(ctx, stream)
 		})
 	}
+}
+
+// Keep takes the beginning of an ephemeral machine, without a disk, for a start that may come.
+func (g *Guest) Keep(b engine.Blank) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ahead = b
 }
 
 // Machine is the one that was started, nil before.
@@ -214,6 +222,12 @@ func (g *Guest) start(ctx context.Context, spec engine.MachineSpec) (a answer, t
 	if g.machine != nil {
 		return a, nil, sandbox.Errorf(sandbox.Internal, nil, "the guest has a machine already")
 	}
+	if b := g.ahead; b != nil && !spec.Stateful {
+		spec.ID, spec.Blank = b.ID(), b
+	} else if b != nil {
+		go func() { _ = b.Stop(context.WithoutCancel(ctx)) }()
+	}
+	g.ahead = nil
 	m, err := g.Engine.Start(ctx, spec)
 	if err != nil {
 		return a, nil, err
