@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"outpost.run/outpost/internal/agent"
@@ -23,9 +24,10 @@ type machine struct {
 	vm     vmm.VM
 	link   *link.Client
 
-	restore  string // the folder of the snapshot that it is made of; "": it boots
-	fell     bool   // its guest ended before it was up
-	restored bool   // its keeper has answered
+	restore  string      // the folder of the snapshot that it is made of; "": it boots
+	ending   atomic.Bool // somebody ends it
+	fell     bool        // its guest ended before it was up
+	restored bool        // its keeper has answered
 
 	mu    sync.Mutex // of spec.SandboxID
 	stop  error
@@ -172,6 +174,7 @@ const haltTime = 20 * time.Second
 // Halt implements engine.Machine.
 func (m *machine) Halt(ctx context.Context) error {
 	m.letGo.Do(func() {
+		m.ending.Store(true)
 		if m.spec.Stateful {
 			limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), haltTime)
 			defer cancel()
@@ -197,6 +200,7 @@ func (m *machine) Stop(ctx context.Context) error {
 	m.once.Do(func() {
 		began := time.Now()
 		m.letGo.Do(func() { // what is dirty is of use to nobody
+			m.ending.Store(true)
 			m.link.Close()
 			m.vm.Kill()
 			select {
@@ -238,5 +242,6 @@ func (e *Engine) Recover(ctx context.Context, h engine.Handle) (engine.Machine, 
 	for number := m.drives.first; number < len(m.drives.all); number++ { // what the former daemon showed may still be in use
 		m.drives.busy[number] = !m.link.Release(limited, device(number))
 	}
+	go m.watch()
 	return m, nil
 }

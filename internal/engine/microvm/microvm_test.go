@@ -2,6 +2,7 @@ package microvm_test
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,7 +62,7 @@ func newInstall(t *testing.T, monitor vmm.Monitor) *install {
 	}
 	system := systems(t)
 	return &install{microvm.Options{
-		Kernel: host.New(), DataDir: dir, Installation: id, Monitor: monitor, Patience: time.Minute,
+		Kernel: host.New(), DataDir: dir, Installation: id, Monitor: monitor, Patience: time.Minute, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		System: func(ctx context.Context) (microvm.System, error) {
 			s, err := system.Get(ctx)
 			return microvm.System{Kernel: s.Kernel, Initrd: s.Initrd, Build: s.Build}, err

@@ -1,6 +1,7 @@
 package microvm
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -83,6 +84,7 @@ func (m *machine) make(ctx context.Context) error {
 		m.e.observe(p.name, time.Since(began))
 	}
 	undo.Keep()
+	go m.watch()
 	return nil
 }
 
@@ -260,16 +262,26 @@ func (m *machine) dial(ctx context.Context) (*link.Client, error) {
 
 // failed says what the guest's console said last.
 func (m *machine) failed(what string, err error) error {
+	return sandbox.Errorf(sandbox.Internal, fmt.Errorf("%w; its console said: %s", err, m.lastWords()), "%s", what)
+}
+
+// lastWords are the last that the guest's console said, and its monitor.
+func (m *machine) lastWords() string {
 	console := strings.TrimSpace(m.vm.Console())
 	if i := strings.Index(console, "Kernel panic"); i > 0 { // the rest is where it was, not why
 		console = console[i:min(len(console), i+600)]
 	} else if i := len(console) - 600; i > 0 {
 		console = "…" + console[i:]
 	}
-	if console == "" {
-		console = "nothing"
+	return cmp.Or(console, "nothing")
+}
+
+// watch tells the log of a guest that ends though nobody ended it.
+func (m *machine) watch() {
+	<-m.vm.Dead()
+	if !m.ending.Load() {
+		m.e.log.Warn("a guest ended by itself", "machine", m.spec.ID, "sandbox_id", m.Handle().SandboxID, "console", m.lastWords())
 	}
-	return sandbox.Errorf(sandbox.Internal, fmt.Errorf("%w; its console said: %s", err, console), "%s", what)
 }
 
 // furnish makes the guest its own, and lets its keeper make the machine.
