@@ -194,9 +194,7 @@ func TestAGuestThatOpensAStreamIsHungUpOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer guest.Close()
-	if _, err := guest.Open(); err != nil {
-		t.Fatal(err)
-	}
+	_, _ = guest.Open() // it may hear of the hang-up already
 	select {
 	case <-client.Done():
 	case <-time.After(10 * time.Second):
