@@ -255,11 +255,13 @@ func (q *Queue) giveBack(namespace string) {
 func (q *Queue) attempt(id string) {
 	q.mu.Lock()
 	a := q.running[id]
-	cancelled := a != nil && a.cancelled
-	q.mu.Unlock()
-	if a == nil { // River has it twice
+	if a == nil || a.begun { // River has it twice, or the queue closes
+		q.mu.Unlock()
 		return
 	}
+	a.begun = true
+	cancelled := a.cancelled
+	q.mu.Unlock()
 	var j service.JobSpec
 	var o service.JobOutcome
 	if err := json.Unmarshal(a.spec, &j); err != nil {
@@ -269,6 +271,22 @@ func (q *Queue) attempt(id string) {
 		o = q.run(a.ctx, j)
 	}
 	q.settle(a, o)
+}
+
+// takeBack puts back what was handed out and will not begin, as River has stopped: else the next start would take it for cut off.
+func (q *Queue) takeBack() {
+	var left []*attempt
+	q.mu.Lock()
+	for _, a := range q.running {
+		if !a.begun {
+			a.begun = true
+			left = append(left, a)
+		}
+	}
+	q.mu.Unlock()
+	for _, a := range left {
+		q.settle(a, service.JobOutcome{Err: sandbox.Errorf(sandbox.ShuttingDown, nil, "the server ended before it began")})
+	}
 }
 
 // settle notes what became of an attempt, which is over then.

@@ -93,7 +93,8 @@ type attempt struct {
 	history       history
 	ctx           context.Context
 	cancel        context.CancelFunc
-	cancelled     bool // under Queue.mu
+	cancelled     bool // under Queue.mu, as is begun
+	begun         bool
 	done          chan struct{}
 }
 
@@ -240,6 +241,7 @@ func (q *Queue) Close(ctx context.Context) error {
 		}
 	}
 	q.work.Wait()
+	q.takeBack()
 	return errors.Join(err, q.under.Close(), q.lists.Close(), q.db.Close())
 }
 

@@ -633,3 +633,79 @@ func TestResultsOfAnEarlierVersionAreTakenOver(t *testing.T) {
 	}
 	w.wants("one that waited", w.ends("a", "job_waits"), sandbox.JobSucceeded, 2)
 }
+
+func TestADraftOfAnEarlierVersionIsNoResult(t *testing.T) {
+	w := openWorld(t, nil)
+	w.run = says(3 * inRow)
+	w.start()
+	id := w.submit(nil)
+	w.ends("a", id)
+	w.crash()
+	old := filepath.Join(w.o.Dir, id+".json")
+	if err := errors.Join(os.Rename(w.file(id, 1), old), os.WriteFile(old+".draft", []byte(`{"stdout":"ha`), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	w.start()
+	if j, _, err := w.Job(t.Context(), "a", id); err != nil || j.Result == nil || len(j.Result.Stdout) != 3*inRow {
+		t.Errorf("%+v, %v", j.Result, err)
+	}
+	if size, result := w.sizes(id); size < 3*inRow || result != size || fmt.Sprint(w.files()) != "["+id+".1.json]" {
+		t.Errorf("%d, %d bytes, %v", size, result, w.files())
+	}
+}
+
+func TestAJobIsKnownWithoutTheFileOfItsResult(t *testing.T) {
+	w := openWorld(t, nil)
+	w.run = says(3 * inRow)
+	w.start()
+	id := w.submit(nil)
+	w.ends("a", id)
+	if err := os.Remove(w.file(id, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if j, _, err := w.Job(t.Context(), "a", id); err != nil || j.Status != sandbox.JobFailed || j.Result != nil {
+		t.Errorf("%+v, %v", j, err)
+	}
+}
+
+func TestWhatWasHandedOutAndDidNotBeginIsNoAttempt(t *testing.T) {
+	w := openWorld(t, nil)
+	id := w.submit(nil)
+	if _, err := w.take(t.Context(), "a"); err != nil { // as the dispatcher does before River has it
+		t.Fatal(err)
+	}
+	w.out["a"], w.all = 1, 1
+	if err := w.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	w.start()
+	w.wants("after the stop", w.ends("a", id), sandbox.JobSucceeded, 1)
+}
+
+func TestNoMoreResultsGoThanMust(t *testing.T) {
+	w := openWorld(t, func(o *Options) { o.KeepBytes = 1000 })
+	for i, row := range []string{ // the oldest first
+		`'a', 'succeeded', 200, 200, 0`, `'a', 'succeeded', 200, 200, 3`, `'a', 'queued', 50, 200, 0`, `'a', 'running', 50, 900, 0`, `'a', 'succeeded', 200, 200, 0`,
+		`'b', 'succeeded', 100, 100, 0`, `'b', 'succeeded', 300, 300, 0`, `'b', 'queued', 50, 50, 0`,
+		`'c', 'succeeded', 300, 300, 0`,
+	} {
+		at := fmt.Sprintf("2030-01-01T00:00:%02d.000Z", i)
+		if _, err := w.db.Exec(`INSERT INTO jobs (namespace, status, size, result_size, callback_left, id, priority, max_attempts, created_at, started_at, finished_at, spec, result, result_of)
+			SELECT *, ?, 0, 2, ?, ?, iif(column2 IN ('queued', 'running'), NULL, ?), CAST('{}' AS BLOB), CAST('{}' AS BLOB), 1 FROM (VALUES (`+row+`))`, fmt.Sprintf("job_%d", i), at, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.forget(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	var left string
+	if err := w.db.QueryRow(`SELECT group_concat(id || ' ' || size || ' ' || result_size || ' ' || result_of, ', ' ORDER BY seq) FROM jobs`).Scan(&left); err != nil {
+		t.Fatal(err)
+	}
+	// Of a, 300 of 800 are too many: the one that waits loses its result, and the oldest goes. Of all that are left, 150 of 1150.
+	if want := "job_1 0 0 0, job_2 50 0 0, job_3 50 900 1, job_4 200 200 1, job_5 100 100 1, job_6 300 300 1, job_7 50 0 0, job_8 300 300 1"; left != want {
+		t.Errorf("left: %s", left)
+	}
+}

@@ -9,8 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"outpost.run/outpost/internal/service"
@@ -138,32 +136,47 @@ func parse(text string) (sandbox.Time, error) {
 
 // Job implements service.Queue.
 func (q *Queue) Job(ctx context.Context, namespace, id string) (sandbox.Job, service.JobSpec, error) {
-	var spec service.JobSpec
+	for lost := 0; ; {
+		j, spec, resultOf, err := q.readJob(ctx, namespace, id)
+		switch {
+		case !errors.Is(err, errNoFile):
+			return j, spec, err
+		case lost == resultOf: // nothing replaced it
+			q.o.Log.Error("the file of a job's result is not there", "job", id, "attempt", resultOf)
+			return j, spec, nil
+		}
+		lost = resultOf
+	}
+}
+
+// errNoFile says that the file which a row speaks of is not there: the row may have changed meanwhile.
+var errNoFile = errors.New("the file of the result is not there")
+
+func (q *Queue) readJob(ctx context.Context, namespace, id string) (j sandbox.Job, spec service.JobSpec, resultOf int, err error) {
 	var text, result []byte
 	var inFile bool
-	var resultOf int
 	row := q.lists.QueryRowContext(ctx, `SELECT `+columns+`, spec, result, in_file, result_of FROM jobs WHERE id = ? AND namespace = ?`, id, namespace)
-	j, err := read(row, &text, &result, &inFile, &resultOf)
+	j, err = read(row, &text, &result, &inFile, &resultOf)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return j, spec, noJob()
+		return j, spec, 0, noJob()
 	case err != nil:
-		return j, spec, internal(err)
+		return j, spec, 0, internal(err)
 	}
 	if err := json.Unmarshal(text, &spec); err != nil {
-		return j, spec, internal(err)
+		return j, spec, 0, internal(err)
 	}
 	if inFile {
 		if result, err = os.ReadFile(q.file(id, resultOf)); errors.Is(err, os.ErrNotExist) {
-			return j, spec, noJob() // it is just being forgotten
+			return j, spec, resultOf, errNoFile
 		} else if err != nil {
-			return j, spec, internal(err)
+			return j, spec, 0, internal(err)
 		}
 	}
 	if len(result) > 0 {
 		err = json.Unmarshal(result, &j.Result)
 	}
-	return j, spec, internal(err)
+	return j, spec, resultOf, internal(err)
 }
 
 // file is where a large result of an attempt is. It is written before the row says so, which may have that of an earlier attempt still.
@@ -284,97 +297,4 @@ func (q *Queue) cancelRunning(ctx context.Context, id string) bool {
 	case <-time.After(cancelPatience):
 	}
 	return false
-}
-
-// forgetOld removes jobs whose time is over, with their files, until the queue closes.
-func (q *Queue) forgetOld() {
-	for {
-		if err := q.forget(q.ctx, time.Now().Add(-q.o.Keep)); err != nil && q.ctx.Err() == nil {
-			q.o.Log.Error("old jobs could not be removed", "error", err)
-		}
-		select {
-		case <-q.ctx.Done():
-			return
-		case <-time.After(time.Minute):
-		}
-	}
-}
-
-func (q *Queue) forget(ctx context.Context, before time.Time) error {
-	_, err := q.db.ExecContext(ctx, `DELETE FROM jobs WHERE finished_at < ?`, sandbox.At(before).String())
-	if err != nil {
-		return err
-	}
-	for partition, most := range map[string]int64{"PARTITION BY namespace": q.o.KeepBytes / 2, "": q.o.KeepBytes} {
-		over := `seq IN (SELECT seq FROM (SELECT seq, sum(bytes) OVER (` + partition + ` ORDER BY ended DESC, at DESC, seq DESC) AS newer FROM (
-			SELECT seq, namespace, 1 AS ended, finished_at AS at, size AS bytes FROM jobs WHERE finished_at IS NOT NULL
-			UNION ALL SELECT seq, namespace, 0, started_at, result_size FROM jobs WHERE finished_at IS NULL AND result_size > 0
-		)) WHERE newer > ?)`
-		for _, step := range []string{
-			// A job that still does something loses but its result: that of an attempt which another follows, or whose callback was not heard.
-			`UPDATE jobs SET result = NULL, in_file = 0, result_of = 0, result_size = 0, size = CASE WHEN finished_at IS NULL THEN size ELSE 0 END
-				WHERE (status = 'queued' OR callback_left > 0) AND ` + over,
-			`DELETE FROM jobs WHERE finished_at IS NOT NULL AND callback_left = 0 AND ` + over,
-		} {
-			if _, err := q.db.ExecContext(ctx, step, most); err != nil {
-				return err
-			}
-		}
-	}
-	return q.sweep(ctx)
-}
-
-// sweep removes files that no row speaks of, but for that of an attempt which runs: it is written before the row is.
-func (q *Queue) sweep(ctx context.Context) error {
-	return q.eachFile(func(name, id string, attempt int) error {
-		var there bool
-		err := q.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ? AND (in_file AND result_of = ? OR status = 'running' AND attempts = ?))`, id, attempt, attempt).Scan(&there)
-		if err != nil || there {
-			return err
-		}
-		if err := os.Remove(name); !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		return nil
-	})
-}
-
-// adopt renames files of results that were named by their jobs alone, and counts them.
-func (q *Queue) adopt(ctx context.Context) error {
-	return q.eachFile(func(name, id string, attempt int) error {
-		if attempt > 0 {
-			return nil
-		}
-		st, err := os.Stat(name)
-		if err != nil {
-			return err
-		}
-		err = q.db.QueryRowContext(ctx, `UPDATE jobs SET result_size = ?, size = CASE WHEN finished_at IS NULL THEN size ELSE ? END WHERE id = ? AND in_file RETURNING result_of`, st.Size(), st.Size(), id).Scan(&attempt)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return os.Rename(name, q.file(id, attempt))
-	})
-}
-
-// eachFile calls f for the files of results, and their drafts; attempt is 0 where the name has none.
-func (q *Queue) eachFile(f func(name, id string, attempt int) error) error {
-	names, err := filepath.Glob(filepath.Join(q.o.Dir, sandbox.JobPrefix+"*"))
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		parts := strings.Split(filepath.Base(name), ".")
-		attempt := 0
-		if len(parts) > 1 {
-			attempt, _ = strconv.Atoi(parts[1])
-		}
-		if err := f(name, parts[0], attempt); err != nil {
-			return err
-		}
-	}
-	return nil
 }
