@@ -179,6 +179,16 @@ func (w worker) Work(_ context.Context, j *river.Job[args]) error {
 // Timeout implements river.Worker: a program has a time of its own.
 func (w worker) Timeout(*river.Job[args]) time.Duration { return -1 }
 
+// atOnce is River's driver for SQLite without its notifications, which River looks for every 50 ms. Where a driver has none, an insert
+// wakes River's workers itself: they are in this process.
+type atOnce struct{ *riversqlite.Driver }
+
+// SupportsListener implements riverdriver.Driver.
+func (atOnce) SupportsListener() bool { return false }
+
+// SupportsListenNotify implements riverdriver.Driver.
+func (atOnce) SupportsListenNotify() bool { return false }
+
 // Start implements service.Queue.
 func (q *Queue) Start(ctx context.Context, run func(context.Context, service.JobSpec) service.JobOutcome) error {
 	q.run = run
@@ -188,7 +198,7 @@ func (q *Queue) Start(ctx context.Context, run func(context.Context, service.Job
 	workers := river.NewWorkers()
 	river.AddWorker(workers, worker{q: q})
 	var err error
-	q.river, err = river.NewClient(riversqlite.New(q.under), &river.Config{
+	q.river, err = river.NewClient(atOnce{riversqlite.New(q.under)}, &river.Config{
 		Workers: workers, Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: q.o.Concurrency}},
 		FetchCooldown: time.Millisecond, FetchPollInterval: time.Second, MaxAttempts: 1,
 		CompletedJobRetentionPeriod: time.Minute, CancelledJobRetentionPeriod: time.Minute, DiscardedJobRetentionPeriod: time.Minute,
