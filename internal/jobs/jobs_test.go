@@ -234,12 +234,17 @@ func TestNamespacesHaveNoMoreThanTheirShareAtOnce(t *testing.T) {
 	w := openWorld(t, func(o *Options) { o.Concurrency, o.PerNamespace = 4, 2 })
 	var mu sync.Mutex
 	now, most := map[string]int{}, map[string]int{}
+	two := make(chan struct{})
 	w.run = func(_ context.Context, j service.JobSpec) service.JobOutcome {
 		mu.Lock()
 		now[j.Namespace]++
+		if now[j.Namespace] == 2 && most[j.Namespace] < 2 {
+			close(two)
+		}
 		most[j.Namespace] = max(most[j.Namespace], now[j.Namespace])
 		mu.Unlock()
-		time.Sleep(5 * time.Millisecond)
+		<-two
+		time.Sleep(20 * time.Millisecond) // in which a third would begin
 		mu.Lock()
 		now[j.Namespace]--
 		mu.Unlock()
@@ -707,5 +712,23 @@ func TestNoMoreResultsGoThanMust(t *testing.T) {
 	// Of a, 300 of 800 are too many: the one that waits loses its result, and the oldest goes. Of all that are left, 150 of 1150.
 	if want := "job_1 0 0 0, job_2 50 0 0, job_3 50 900 1, job_4 200 200 1, job_5 100 100 1, job_6 300 300 1, job_7 50 0 0, job_8 300 300 1"; left != want {
 		t.Errorf("left: %s", left)
+	}
+}
+
+func TestWhatIsHandedOutBeginsAtOnce(t *testing.T) {
+	w := openWorld(t, nil)
+	began := make(chan time.Time, 1)
+	w.run = func(context.Context, service.JobSpec) service.JobOutcome {
+		began <- time.Now()
+		return exits(0)
+	}
+	w.start()
+	least := time.Minute // others' load makes many of them slow
+	for range 21 {
+		j := w.ends("a", w.submit(nil))
+		least = min(least, (<-began).Sub(j.StartedAt.Time))
+	}
+	if least > 35*time.Millisecond { // where River looks every 50 ms: 41, as each is submitted just after a look
+		t.Errorf("each of them waited %v at least", least)
 	}
 }
