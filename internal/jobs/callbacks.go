@@ -30,7 +30,7 @@ const (
 	maxAnswer       = 64 << 10 // bytes of a receiver's answer that are read
 )
 
-// tellEnds posts jobs that have ended to their callbacks, until the queue closes. A receiver hears of a job at least once, or six tries
+// tellEnds posts jobs that have ended to their callbacks, until the queue closes. A receiver hears of a job at least once, or twenty tries
 // failed. One that is slow holds up no job, and of the callbacks those of its own namespace alone.
 func (q *Queue) tellEnds() {
 	client := q.callbackClient()
