@@ -27,17 +27,45 @@ func (c *Client) Background(ctx context.Context, id string, r sandbox.ExecReques
 type Live struct {
 	Started        func(sandboxID, execID string)
 	Stdout, Stderr io.Writer
+	Stdin          io.Reader // after the request's, as it comes, to its end; nil: nothing
 }
 
 // ExecLive runs one program in a sandbox and passes its output on as it comes; the result has none. When ctx ends, the program
 // is killed (by on_disconnect).
 func (c *Client) ExecLive(ctx context.Context, id string, r sandbox.ExecRequest, live Live) (sandbox.ExecResult, error) {
+	r.StdinOpen = live.open(r.StdinOpen)
 	return c.live(ctx, c.inNamespace(id, "exec"), r, live)
 }
 
 // ExecuteLive is ExecLive for Execute.
 func (c *Client) ExecuteLive(ctx context.Context, r sandbox.ExecuteRequest, live Live) (sandbox.ExecResult, error) {
+	r.StdinOpen = live.open(r.StdinOpen)
 	return c.live(ctx, c.inNamespace("execute"), r, live)
+}
+
+func (l Live) open(asked *bool) *bool {
+	if l.Stdin != nil {
+		return new(true)
+	}
+	return asked
+}
+
+// FeedExec gives input to a program whose exec has stdin_open, as it comes; where it ends the program's input does, unless more follows
+// by another call. It returns when the program has taken all. Error AlreadyFinished: it ended before that.
+func (c *Client) FeedExec(ctx context.Context, id, execID string, from io.Reader, more bool) (bytes int64, err error) {
+	path := c.inNamespace(id, "execs", execID, "stdin")
+	if more {
+		path += "?more=true"
+	}
+	body, in := io.Pipe() // a reader that waits holds up nothing when ctx ends
+	defer body.Close()
+	defer context.AfterFunc(ctx, func() { in.CloseWithError(ctx.Err()) })()
+	go func() {
+		_, err := io.Copy(in, from)
+		in.CloseWithError(err)
+	}()
+	taken, err := call[sandbox.StdinTaken](ctx, c, http.MethodPost, path, bytesBody{body, -1, "application/octet-stream"})
+	return taken.Bytes, err
 }
 
 func (c *Client) live(ctx context.Context, path string, body any, live Live) (result sandbox.ExecResult, err error) {
@@ -46,6 +74,8 @@ func (c *Client) live(ctx context.Context, path string, body any, live Live) (re
 		return result, err
 	}
 	defer res.Body.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	ended := false
 	err = events(res.Body, func(name string, data []byte) error {
 		switch name {
@@ -55,6 +85,14 @@ func (c *Client) live(ctx context.Context, path string, body any, live Live) (re
 				SandboxID string `json:"sandbox_id"`
 			}
 			err := json.Unmarshal(data, &s)
+			if live.Stdin != nil {
+				go func() {
+					if _, err := c.FeedExec(ctx, s.SandboxID, s.ID, live.Stdin, false); err != nil && sandbox.CodeOf(err) != sandbox.AlreadyFinished {
+						cancel(fmt.Errorf("the program's input: %w", err))
+						res.Body.Close()
+					}
+				}()
+			}
 			if live.Started != nil {
 				live.Started(s.SandboxID, s.ID)
 			}
@@ -74,8 +112,8 @@ func (c *Client) live(ctx context.Context, path string, body any, live Live) (re
 	if err == nil && !ended || errors.As(err, new(readError)) {
 		err = c.severed(err)
 	}
-	if ctx.Err() != nil {
-		err = ctx.Err()
+	if !ended && ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
 	return result, err
 }

@@ -16,6 +16,7 @@ type ExecRequest struct {
 	ResourceLimits *LimitsRequest         `json:"resource_limits,omitempty" doc:"May only lower the sandbox's; the time alone may also be longer."`
 	Stdin          *string                `json:"stdin,omitempty"`
 	StdinEncoding  *string                `json:"stdin_encoding,omitempty" enum:"utf8,base64"`
+	StdinOpen      *bool                  `json:"stdin_open,omitempty" doc:"After stdin, if there is any, more comes by calls of execs/{exec_id}/stdin, until one of them was the last. Without one the program waits for it until its time is up."`
 	Args           []string               `json:"args,omitempty" doc:"Arguments of the code."`
 	Env            [][2]string            `json:"env,omitempty" doc:"Over the sandbox's."`
 	User           *string                `json:"user,omitempty" doc:"For this exec: name, uid or uid:gid."`
@@ -40,6 +41,7 @@ type ExecuteRequest struct {
 	ResourceLimits *LimitsRequest         `json:"resource_limits,omitempty"`
 	Stdin          *string                `json:"stdin,omitempty"`
 	StdinEncoding  *string                `json:"stdin_encoding,omitempty" enum:"utf8,base64"`
+	StdinOpen      *bool                  `json:"stdin_open,omitempty"`
 	Args           []string               `json:"args,omitempty"`
 	Env            [][2]string            `json:"env,omitempty"`
 	User           *string                `json:"user,omitempty"`
@@ -71,7 +73,7 @@ type ExecuteRequest struct {
 func (r ExecuteRequest) Exec() ExecRequest {
 	e := ExecRequest{
 		Code: r.Code, Command: r.Command, Language: r.Language, Deps: r.Deps, TimeoutSecs: r.TimeoutSecs,
-		Stdin: r.Stdin, StdinEncoding: r.StdinEncoding, Args: r.Args, User: r.User, Files: r.Files, Collect: r.Collect,
+		Stdin: r.Stdin, StdinEncoding: r.StdinEncoding, StdinOpen: r.StdinOpen, Args: r.Args, User: r.User, Files: r.Files, Collect: r.Collect,
 		OutputEncoding: r.OutputEncoding, MaxOutputBytes: r.MaxOutputBytes, OnDisconnect: r.OnDisconnect,
 		Background: r.Background,
 	}

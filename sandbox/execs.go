@@ -23,6 +23,11 @@ type ExecState struct {
 	Error      *ErrorBody  `json:"error"`     // why it came to nothing; beside a result, why its files were not collected
 }
 
+// StdinTaken is the answer to input for a program that runs.
+type StdinTaken struct {
+	Bytes int64 `json:"bytes" doc:"How many bytes were handed on to the program."`
+}
+
 // The streams of an exec's output.
 const (
 	Stdout = "stdout"

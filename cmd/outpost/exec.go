@@ -69,7 +69,7 @@ func fitsTerminal(cmd *cobra.Command) error {
 func execCommand() *cobra.Command {
 	var at connection
 	var p program
-	var terminal, background bool
+	var terminal, background, open bool
 	cmd := &cobra.Command{
 		Use:   "exec [flags] ID FILE|- [ARGUMENT...]\n  outpost exec [flags] ID -- COMMAND [ARGUMENT...]",
 		Short: "Run a program or a command in a sandbox, and pass its output and exit code through",
@@ -93,7 +93,10 @@ beside the command.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, args := args[0], args[1:]
-			p.inputTaken = terminal
+			p.inputTaken, p.live = terminal, !background
+			if open && !background {
+				return wrongUsage("--stdin-open goes with -d; without it a program gets this command's standard input as it comes")
+			}
 			if terminal {
 				if err := fitsTerminal(cmd); err != nil {
 					return err
@@ -111,6 +114,7 @@ beside the command.`,
 			case terminal:
 				return inTerminal(cmd, c, id, r)
 			case background:
+				r.StdinOpen = given(cmd, "stdin-open", open)
 				return inBackground(cmd, c, id, r)
 			}
 			return mayRunOn(id, p.runLive(cmd, func() (sandbox.ExecResult, error) {
@@ -126,6 +130,7 @@ beside the command.`,
 	p.outputFlag(cmd)
 	cmd.Flags().BoolVarP(&terminal, "tty", "t", false, "give the command this terminal (stateful sandboxes)")
 	cmd.Flags().BoolVarP(&background, "detach", "d", false, "leave the program running in the background and print its exec's id (stateful sandboxes)")
+	cmd.Flags().BoolVar(&open, "stdin-open", false, "with -d: input comes later, by outpost execs stdin")
 	cmd.Flags().SetInterspersed(false) // what follows ID is the program's
 	return passesThrough(cmd)
 }

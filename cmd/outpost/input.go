@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -33,4 +34,68 @@ func redirected(in io.Reader) bool {
 	}
 	st, err := f.Stat()
 	return err == nil && st.Mode()&os.ModeCharDevice == 0
+}
+
+// What of standard input goes with the request: what is there at once. A longer one, or one that takes its time, follows while the
+// program runs.
+const (
+	mostAtOnce = 256 << 10 // bytes
+	atOnce     = 100 * time.Millisecond
+)
+
+// firstInput is all of in, or a reader of all of it where that is more than goes with the request.
+func firstInput(in io.Reader) (all []byte, rest io.Reader, err error) {
+	pieces := make(chan inputPiece)
+	go func() {
+		for {
+			buf := make([]byte, 64<<10)
+			n, err := in.Read(buf)
+			pieces <- inputPiece{buf[:n], err}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	for late := time.After(atOnce); ; {
+		select {
+		case p := <-pieces:
+			all = append(all, p.bytes...)
+			switch {
+			case p.err == io.EOF:
+				return all, nil, nil
+			case p.err != nil:
+				return nil, nil, p.err
+			case len(all) > mostAtOnce:
+				return nil, &input{first: all, more: pieces}, nil
+			}
+		case <-late:
+			return nil, &input{first: all, more: pieces}, nil
+		}
+	}
+}
+
+// input is standard input of which the beginning was read.
+type input struct {
+	first []byte
+	more  <-chan inputPiece
+	err   error
+}
+
+type inputPiece struct {
+	bytes []byte
+	err   error
+}
+
+// Read implements io.Reader.
+func (x *input) Read(b []byte) (int, error) {
+	for len(x.first) == 0 {
+		if x.err != nil {
+			return 0, x.err
+		}
+		p := <-x.more
+		x.first, x.err = p.bytes, p.err
+	}
+	n := copy(b, x.first)
+	x.first = x.first[n:]
+	return n, nil
 }

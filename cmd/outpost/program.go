@@ -30,7 +30,9 @@ type program struct {
 	memoryMB, pids, diskMB    int
 	cpuCores                  float64
 	stdin                     bool
-	inputTaken                bool // standard input is for something else: the terminal, or the program itself
+	live                      bool      // input may come while the program runs
+	feed                      io.Reader // that input; nil: all goes with the request
+	inputTaken                bool      // standard input is for something else: the terminal, or the program itself
 	outputEncoding            string
 }
 
@@ -41,7 +43,7 @@ func (p *program) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&p.deps, "dep", nil, "a dependency, such as requests==2.32.3; may be repeated")
 	f.StringArrayVarP(&p.env, "env", "e", nil, envHelp)
 	f.StringArrayVar(&p.files, "file", nil, "HOST[:PATH], a file to put in beside the program; may be repeated")
-	f.BoolVarP(&p.stdin, "stdin", "i", false, "give the program this command's standard input, to its end (default where that is a pipe or a file; -i=false: never)")
+	f.BoolVarP(&p.stdin, "stdin", "i", false, "give the program this command's standard input as it comes (default where that is a pipe or a file; -i=false: never)")
 	f.StringVar(&p.user, "user", "", "user to run as: name, uid or uid:gid")
 	f.StringVar(&p.dir, "working-dir", "", "absolute folder to run in")
 	f.IntVar(&p.timeoutSecs, "timeout-secs", 0, "end the program after so many seconds")
@@ -127,8 +129,14 @@ func (p *program) fill(cmd *cobra.Command, r *sandbox.ExecRequest) error {
 		r.Files[to] = content
 	}
 	if in := p.input(cmd); in != nil {
-		raw, err := io.ReadAll(in)
-		if err != nil {
+		var raw []byte
+		var err error
+		if p.live && !asJSON(cmd) {
+			raw, p.feed, err = firstInput(in)
+		} else {
+			raw, err = io.ReadAll(in)
+		}
+		if err != nil || p.feed != nil {
 			return err
 		}
 		text := base64.StdEncoding.EncodeToString(raw)
@@ -183,7 +191,7 @@ func (p *program) runLive(cmd *cobra.Command, whole func() (sandbox.ExecResult, 
 	}
 	var shown [2]counter
 	shown[0].to, shown[1].to = cmd.OutOrStdout(), cmd.ErrOrStderr()
-	r, err := live(client.Live{Stdout: &shown[0], Stderr: &shown[1]})
+	r, err := live(client.Live{Stdout: &shown[0], Stderr: &shown[1], Stdin: p.feed})
 	if err != nil {
 		return err
 	}

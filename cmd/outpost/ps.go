@@ -122,7 +122,31 @@ func execsCommand() *cobra.Command {
 			return printLine(cmd, e, e.ID)
 		},
 	}
-	for _, one := range []*cobra.Command{get, cancel} {
+	more := false
+	stdin := &cobra.Command{
+		Use:   "stdin [flags] ID EXEC",
+		Short: "Give this command's standard input to a program that was started with exec -d --stdin-open",
+		Long: `Gives this command's standard input to a program that was started with exec -d --stdin-open, as it comes
+and as the program reads it. With its end the program's input ends too, unless --more is given.`,
+		Example: `  exec=$(outpost exec -d --stdin-open sb_1f0c9a2b7d3e -- python3 -i)
+  echo 'x = 6 * 7' | outpost execs stdin --more sb_1f0c9a2b7d3e $exec
+  echo 'print(x)'  | outpost execs stdin sb_1f0c9a2b7d3e $exec
+  outpost logs -f sb_1f0c9a2b7d3e $exec`,
+		Args: asUsed,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := at.open()
+			if err != nil {
+				return err
+			}
+			n, err := c.FeedExec(cmd.Context(), args[0], args[1], cmd.InOrStdin(), more)
+			if err == nil && asJSON(cmd) {
+				err = printJSON(cmd.OutOrStdout(), sandbox.StdinTaken{Bytes: n})
+			}
+			return err
+		},
+	}
+	stdin.Flags().BoolVar(&more, "more", false, "leave the program's input open")
+	for _, one := range []*cobra.Command{get, cancel, stdin} {
 		one.ValidArgsFunction = completing(&at, -1, oneSandbox(anySandbox, execsOf))
 		cmd.AddCommand(one)
 	}

@@ -23,6 +23,7 @@ object on stdout, with the same exit code.`,
   echo 'print(6*7)' | outpost run --language python -
   outpost run -l bash -c 'wc -l' < /etc/passwd`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			p.live = true
 			r, err := p.request(cmd, args)
 			if err != nil {
 				return err
@@ -67,7 +68,7 @@ func inFreshMachine(cmd *cobra.Command, r sandbox.ExecRequest, m *machineFlags) 
 	m.fill(cmd, &box)
 	return sandbox.ExecuteRequest{
 		Code: r.Code, Language: r.Language, Deps: r.Deps, TimeoutSecs: r.TimeoutSecs, ResourceLimits: box.ResourceLimits,
-		Stdin: r.Stdin, StdinEncoding: r.StdinEncoding, Args: r.Args, Env: r.Env, User: r.User, WorkingDir: r.WorkingDir,
+		Stdin: r.Stdin, StdinEncoding: r.StdinEncoding, StdinOpen: r.StdinOpen, Args: r.Args, Env: r.Env, User: r.User, WorkingDir: r.WorkingDir,
 		Files: r.Files, OutputEncoding: r.OutputEncoding, MaxOutputBytes: r.MaxOutputBytes,
 		Image: box.Image, DiskSizeGB: box.DiskSizeGB, DiskMountPath: box.DiskMountPath, Security: box.Security, Network: box.Network,
 	}

@@ -26,6 +26,7 @@ type Exec struct {
 	Base64Output   bool
 	OnDisconnect   string // kill, keep, or "" where the request does not say
 	Background     bool
+	StdinOpen      bool // more comes while it runs
 }
 
 // defaultOutputBytes is what is kept of a stream unless the request says more.
@@ -74,6 +75,7 @@ func (p Policy) Exec(r sandbox.ExecRequest, language string, of sandbox.Limits, 
 	if r.OnDisconnect != nil {
 		e.OnDisconnect = *r.OnDisconnect
 	}
+	e.StdinOpen = r.StdinOpen != nil && *r.StdinOpen
 	if r.Background != nil && *r.Background {
 		e.Background = true
 		if r.TimeoutSecs == nil && (r.ResourceLimits == nil || r.ResourceLimits.TimeoutMS == nil) {

@@ -40,10 +40,15 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// takeBody hands the body on as it comes: it may take as long as it likes, but not stand still.
-func (c *call) takeBody(w http.ResponseWriter, r *http.Request) (done func()) {
+// takeBody hands the body on as it comes: it may take as long as it likes, but only where patient stand still.
+func (c *call) takeBody(w http.ResponseWriter, r *http.Request, patient bool) (done func()) {
 	control := http.NewResponseController(w)
 	c.in, c.size = paced{r.Body, control}, r.ContentLength
+	if patient {
+		_ = control.SetReadDeadline(time.Time{})
+		c.in = r.Body
+		c.cutBody = func() { _ = control.SetReadDeadline(time.Now()) }
+	}
 	return func() { _ = control.SetReadDeadline(time.Time{}) }
 }
 

@@ -29,6 +29,7 @@ type call struct {
 	body      []byte
 	in        io.Reader // the body of a route that takes bytes
 	size      int64     // of that, -1 where nobody said
+	cutBody   func()    // ends reading of in
 	header    http.Header
 	once      bool                   // it has an Idempotency-Key
 	begins    func(*service.Running) // hears of the exec's record; nil: nobody does
@@ -86,7 +87,7 @@ func (s *Server) handle(rt route) http.HandlerFunc {
 			return
 		}
 		if rt.takes != "" {
-			defer c.takeBody(w, r)()
+			defer c.takeBody(w, r, rt.patient)()
 		}
 		if rt.request != nil {
 			body, err := readBody(w, r)

@@ -75,6 +75,24 @@ func (s *Server) cancelExec(c *call) (any, error) {
 	return s.svc.CancelExec(c.ctx, c.namespace, c.id, c.execID)
 }
 
+const stdinDoc = "The body goes to the program as it comes, so far as the program reads: a call may last as long as the program. One call at a time. " +
+	"Where the body ends the program's input ends too, unless more is true. The program ended before it took all: 409 already_finished. A body that breaks off ends nothing: the exec's input stays open."
+
+var stdinParams = []param{{name: "more", doc: "true: more input comes by another call", enum: []string{"true", "false"}}}
+
+// execStdin hands the body on to a program.
+func (s *Server) execStdin(c *call) (any, error) {
+	q, faults := readQuery(c.rawQuery, stdinParams)
+	if err := faults.Err(sandbox.Invalid); err != nil {
+		return nil, err
+	}
+	if !s.streams.take(c.caller.ID) {
+		return nil, sandbox.Errorf(sandbox.RateLimited, nil, "this credential has %d streams open; end one first", maxStreams)
+	}
+	defer s.streams.give(c.caller.ID)
+	return s.svc.FeedExec(c.namespace, c.id, c.execID, service.Input{Body: c.in, Cut: c.cutBody, More: q.Get("more") == "true"})
+}
+
 // maxWaitMS is how long a call may wait for more output; proxies cut what is silent for longer.
 const maxWaitMS = 60_000
 

@@ -20,6 +20,7 @@ type route struct {
 	status       int          // of success
 	response     reflect.Type // nil: no body
 	idempotent   bool         // takes an Idempotency-Key
+	patient      bool         // a body that is bytes may stand still
 	audit        string       // what the audit log calls it; "": it changes nothing
 	live         bool         // answers an exec as server-sent events where the client wants them
 	doc          string       // more than the summary says
@@ -64,6 +65,7 @@ func (s *Server) table() []route {
 		{method: "GET", path: ofNamespace + "/{id}/execs", access: readers, summary: "List the execs of a sandbox that run or ended in the last ten minutes", params: execsParams, status: http.StatusOK, response: typeOf[sandbox.Page[sandbox.ExecState]](), handler: s.listExecs},
 		{method: "GET", path: anExec, access: readers, summary: "Get an exec with its result", status: http.StatusOK, response: typeOf[sandbox.ExecState](), handler: s.getExec},
 		{method: "POST", path: anExec + "/cancel", access: writers, audit: "exec.cancel", summary: "Kill an exec's program", status: http.StatusOK, response: typeOf[sandbox.ExecState](), handler: s.cancelExec},
+		{method: "POST", path: anExec + "/stdin", access: writers, audit: "exec.stdin", summary: "Give input to a program whose exec has stdin_open, as it comes", params: stdinParams, takes: "application/octet-stream", patient: true, status: http.StatusOK, response: typeOf[sandbox.StdinTaken](), doc: stdinDoc, handler: s.execStdin},
 		{method: "GET", path: anExec + "/output", access: readers, summary: "Output of an exec from an offset on: X-Next-Offset is where to go on, X-Finished whether more can come", params: outputParams, status: http.StatusOK, media: "application/octet-stream", headers: outputHeaders[:3], stream: s.execOutput},
 		{method: "GET", path: ofNamespace + "/{id}/files", access: readers, summary: "Get a file of a stateful sandbox; Range: bytes=N- goes on in its middle", params: fileParams, status: http.StatusOK, media: "application/octet-stream", headers: fileHeaders, stream: s.getFile},
 		{method: "HEAD", path: ofNamespace + "/{id}/files", access: readers, summary: "What Get a file would answer, without the file: Content-Length is its size, X-File-Mode its permissions", params: fileParams, status: http.StatusOK, media: "application/octet-stream", stream: s.headFile},

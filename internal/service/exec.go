@@ -170,7 +170,7 @@ func (s *Service) runIn(ctx context.Context, e *exec, spec ExecSpec, queue time.
 	if e.note != nil {
 		started, over = s.noteStart(e)
 	}
-	outcome, err := s.runtime.Exec(ctx, e.SandboxID, spec, Streams{Stdout: e.Stdout, Stderr: e.Stderr, Started: started})
+	outcome, err := s.runtime.Exec(ctx, e.SandboxID, spec, Streams{Stdin: e.input.reader(), Stdout: e.Stdout, Stderr: e.Stderr, Started: started})
 	over()
 	outcome.Timings.QueueMS += float64(queue.Microseconds()) / 1000
 	outcome.DurationMS += float64(queue.Microseconds()) / 1000

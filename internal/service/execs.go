@@ -54,6 +54,7 @@ type exec struct {
 	started   sandbox.Time
 	most      int // bytes of each stream in the result
 	cancel    context.CancelFunc
+	input     *input // nil: no more comes than the request had
 	begun     chan struct{}
 	done      chan struct{}
 
@@ -108,6 +109,9 @@ func newExecs(s *spool.Spool, most int64, store Store, log *slog.Logger) *execs 
 // open makes the record of an exec that cancel ends; fresh: in a machine that is in no list.
 func (x *execs) open(namespace, sandboxID string, fresh bool, spec ExecSpec, p policy.Exec, cancel context.CancelFunc) *exec {
 	e := &exec{namespace: namespace, fresh: fresh, started: sandbox.Now(), most: p.MaxOutputBytes, cancel: cancel, command: inShort(spec)}
+	if p.StdinOpen {
+		e.input = newInput(p.Stdin)
+	}
 	e.Running = Running{ID: spec.ID, SandboxID: sandboxID, Base64: p.Base64Output, Background: p.Background}
 	return x.add(e, spec.MaxOutputBytes)
 }
@@ -204,6 +208,7 @@ func (x *execs) close(e *exec, result sandbox.ExecResult, err error) {
 }
 
 func (x *execs) closeAt(e *exec, at time.Time, result sandbox.ExecResult, err error) {
+	e.input.end()
 	e.Stdout.End(result.StdoutBytes)
 	e.Stderr.End(result.StderrBytes)
 	x.mu.Lock()

@@ -30,6 +30,9 @@ func (s *Service) Submit(ctx context.Context, by Caller, namespace string, r san
 	if r.Background != nil && *r.Background {
 		faults.Add("background", "a job is in the background anyway; leave it out")
 	}
+	if r.StdinOpen != nil && *r.StdinOpen {
+		faults.Add("stdin_open", "nobody is connected to a job; give it its whole input as stdin")
+	}
 	if r.OnDisconnect != nil {
 		faults.Add("on_disconnect", "nobody is connected to a job; leave it out")
 	}

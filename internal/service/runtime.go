@@ -184,7 +184,7 @@ type TerminalControl struct {
 
 // Streams take a program's output while it runs. The runtime calls each writer from one goroutine at a time.
 type Streams struct {
-	Stdin          io.Reader // what is typed at a program with a Terminal; nil: ExecSpec's
+	Stdin          io.Reader // what comes while the program runs; nil: ExecSpec's alone
 	Stdout, Stderr io.Writer
 	Started        chan<- struct{} // is told once that the program starts; nil: nobody wants to know
 }
