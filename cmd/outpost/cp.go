@@ -244,6 +244,9 @@ func writeFile(name string, from io.Reader, mode fs.FileMode) error {
 }
 
 func (x *copying) folderOut(ctx context.Context, from place, to string) error {
+	if path.Base(path.Clean(from.path)) == ".." {
+		return wrongUsage("%s: name the folder itself, since its name is the copy's", from.path)
+	}
 	archive, err := x.c.GetArchive(ctx, from.id, from.path)
 	if err != nil {
 		return err

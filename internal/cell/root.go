@@ -15,6 +15,10 @@ import (
 // RootDir is where the agent sees the programs' root, in its own mount namespace.
 const RootDir = "/root"
 
+// maxTerminals is how many one machine may have: the kernel's own number (kernel.pty.max less its reserve, 3072) is for all machines of a
+// host together. Source: Documentation/admin-guide/sysctl/kernel.rst.
+const maxTerminals = "max=16"
+
 // Root says how the programs' root is furnished.
 type Root struct {
 	Hostname string
@@ -126,7 +130,7 @@ func devices(nodes map[string]*os.File, shm int64) error {
 			return err
 		}
 	}
-	if err := mountAt(dev+"/pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "newinstance", "max=64", "ptmxmode=0666", "mode=0620", "gid=5"); err != nil {
+	if err := mountAt(dev+"/pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "newinstance", maxTerminals, "ptmxmode=0666", "mode=0620", "gid=5"); err != nil {
 		return err
 	}
 	size := "size=" + strconv.FormatInt(shm, 10)

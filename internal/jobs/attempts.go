@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -64,7 +65,7 @@ func (q *Queue) recover(ctx context.Context) error {
 		values []any
 	}{
 		{`UPDATE jobs SET cut = cut + 1 WHERE status = 'running'`, nil},
-		{`UPDATE jobs SET status = 'failed', ` + ends + `, error = ?, size = result_size WHERE status = 'running' AND cut > ?`, []any{sandbox.Now().String(), lost, maxCut}},
+		{`UPDATE jobs SET status = 'failed', ` + ends + `, error = ?, size = result_size + ` + rowCost + ` WHERE status = 'running' AND cut > ?`, []any{sandbox.Now().String(), lost, maxCut}},
 		{`UPDATE jobs SET status = 'queued', due = 0 WHERE status IN ('running', 'queued')`, nil},
 	} {
 		if _, err := tx.ExecContext(ctx, step.sql, step.values...); err != nil {
@@ -197,13 +198,18 @@ func (q *Queue) ripen(ctx context.Context) error {
 }
 
 // waiting are the namespaces that have a job which is due.
-func (q *Queue) waiting(ctx context.Context) (all []string, err error) {
+func (q *Queue) waiting(ctx context.Context) ([]string, error) {
+	return q.namespaces(ctx, q.db, `status = 'queued' AND due = 0`)
+}
+
+// namespaces are those that have a job of some kind, of which there is an index that begins with the namespace.
+func (q *Queue) namespaces(ctx context.Context, db *sql.DB, kind string) (all []string, err error) {
 	// A skip scan: one step of the index for each namespace, however many jobs it has.
-	rows, err := q.db.QueryContext(ctx, `
+	rows, err := db.QueryContext(ctx, `
 		WITH RECURSIVE spaces(namespace) AS (
-			SELECT min(namespace) FROM jobs WHERE status = 'queued' AND due = 0
+			SELECT min(namespace) FROM jobs WHERE `+kind+`
 			UNION ALL
-			SELECT (SELECT min(namespace) FROM jobs WHERE status = 'queued' AND due = 0 AND namespace > spaces.namespace) FROM spaces WHERE spaces.namespace IS NOT NULL
+			SELECT (SELECT min(namespace) FROM jobs WHERE `+kind+` AND namespace > spaces.namespace) FROM spaces WHERE spaces.namespace IS NOT NULL
 		)
 		SELECT namespace FROM spaces WHERE namespace IS NOT NULL`)
 	if err != nil {
@@ -268,9 +274,20 @@ func (q *Queue) attempt(id string) {
 		o.Err = internal(err)
 	} else if !cancelled {
 		j.Attempt = a.history.tries
-		o = q.run(a.ctx, j)
+		o = q.runSafely(a.ctx, j)
 	}
 	q.settle(a, o)
+}
+
+// runSafely keeps a bug's panic from taking the attempt's place for good: River would swallow it.
+func (q *Queue) runSafely(ctx context.Context, j service.JobSpec) (o service.JobOutcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			q.o.Log.Error("an attempt at a job panicked", "job", j.ID, "panic", p, "stack", string(debug.Stack()))
+			o = service.JobOutcome{Err: sandbox.Errorf(sandbox.Internal, nil, "the server failed; its log says more")}
+		}
+	}()
+	return q.run(ctx, j)
 }
 
 // takeBack puts back what was handed out and will not begin, as River has stopped: else the next start would take it for cut off.
@@ -333,10 +350,10 @@ func judge(o service.JobOutcome, cancelled bool, h history) verdict {
 			return verdict{status: sandbox.JobFailed}
 		}
 		return verdict{status: sandbox.JobQueued, unmade: 1, stalled: h.stalled + 1}
-	case h.tries-h.cut < h.most && (o.Err == nil || code == sandbox.Lost || code == sandbox.Internal):
-		return verdict{status: sandbox.JobQueued, failed: h.tries - h.cut}
 	case code == sandbox.Lost && h.cut < maxCut:
 		return verdict{status: sandbox.JobQueued, cut: 1}
+	case h.tries-h.cut < h.most && (o.Err == nil || code == sandbox.Lost || code == sandbox.Internal):
+		return verdict{status: sandbox.JobQueued, failed: h.tries - h.cut}
 	case o.Err == nil && o.Result.TimedOut:
 		return verdict{status: sandbox.JobTimedOut}
 	}
@@ -345,7 +362,8 @@ func judge(o service.JobOutcome, cancelled bool, h history) verdict {
 
 // note writes what became of a job. The result stays that of the last attempt that had one.
 func (q *Queue) note(ctx context.Context, a *attempt, v verdict, o service.JobOutcome) error {
-	var result, text any
+	var result any
+	var text []byte
 	size, inFile := 0, false
 	if o.Result != nil {
 		b, err := json.Marshal(o.Result)
@@ -360,11 +378,10 @@ func (q *Queue) note(ctx context.Context, a *attempt, v verdict, o service.JobOu
 		}
 	}
 	if o.Err != nil {
-		b, err := json.Marshal(service.BodyOf(o.Err))
-		if err != nil {
+		var err error
+		if text, err = json.Marshal(service.BodyOf(o.Err)); err != nil {
 			return err
 		}
-		text = b
 	}
 	have := ``
 	values := []any{text}
@@ -373,9 +390,9 @@ func (q *Queue) note(ctx context.Context, a *attempt, v verdict, o service.JobOu
 	}
 	if v.status != sandbox.JobQueued {
 		if o.Result != nil {
-			have, values = have+`, size = ?`, append(values, size)
+			have, values = have+`, size = ? + `+rowCost, append(values, size+len(text))
 		} else {
-			have += `, size = result_size`
+			have, values = have+`, size = result_size + ? + `+rowCost, append(values, len(text))
 		}
 		_, err := q.db.ExecContext(ctx, `UPDATE jobs SET error = ?`+have+`, status = ?, `+ends+` WHERE id = ?`, append(values, v.status, sandbox.Now().String(), a.id)...)
 		if err == nil {

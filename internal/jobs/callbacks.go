@@ -91,12 +91,24 @@ type callback struct {
 	left          int
 }
 
+// dueCallbacks are the next of each namespace. Who writes waits for none of this.
 func (q *Queue) dueCallbacks(ctx context.Context) (due []callback, err error) {
-	rows, err := q.db.QueryContext(ctx, `
-		SELECT id, namespace, callback_left FROM (
-			SELECT id, namespace, callback_left, row_number() OVER (PARTITION BY namespace ORDER BY callback_due, seq) AS place
-			FROM jobs WHERE callback_left > 0 AND finished_at IS NOT NULL AND NOT callback_due BETWEEN ? AND ?
-		) WHERE place <= ?`, append(notDue(), callbacksAtOnce)...)
+	namespaces, err := q.namespaces(ctx, q.gets, `callback_left > 0`)
+	if err != nil {
+		return nil, err
+	}
+	for _, namespace := range namespaces {
+		if due, err = q.dueCallbacksOf(ctx, namespace, due); err != nil {
+			return nil, err
+		}
+	}
+	return due, nil
+}
+
+func (q *Queue) dueCallbacksOf(ctx context.Context, namespace string, due []callback) ([]callback, error) {
+	const one = `SELECT * FROM (SELECT id, namespace, callback_left FROM jobs WHERE callback_left > 0 AND namespace = ? AND callback_due %s ? ORDER BY callback_due, seq LIMIT ?)`
+	between := notDue()
+	rows, err := q.gets.QueryContext(ctx, fmt.Sprintf(one+` UNION ALL `+one, "<", ">"), namespace, between[0], callbacksAtOnce, namespace, between[1], callbacksAtOnce)
 	if err != nil {
 		return nil, err
 	}

@@ -30,8 +30,12 @@ func (q *Queue) forgetOld() {
 }
 
 func (q *Queue) forget(ctx context.Context, before time.Time) error {
-	if _, err := q.db.ExecContext(ctx, `DELETE FROM jobs WHERE finished_at < ?`, sandbox.At(before).String()); err != nil {
-		return err
+	for gone := int64(trimAtOnce); gone == trimAtOnce; {
+		r, err := q.db.ExecContext(ctx, `DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs WHERE finished_at < ? LIMIT ?)`, sandbox.At(before).String(), trimAtOnce)
+		if err != nil {
+			return err
+		}
+		gone, _ = r.RowsAffected()
 	}
 	kept, err := q.kept(ctx)
 	if err != nil {
@@ -79,7 +83,8 @@ const (
 )
 
 // trim takes results of a namespace, or of all where it is "", until so many bytes are gone: first those that jobs have which wait for
-// another attempt, then the oldest jobs with theirs. A job whose callback was not heard loses its result alone. It says how much went.
+// another attempt, then the oldest jobs with theirs; a job whose callback was not heard loses its result alone, unless those are too many
+// themselves. It says how much went.
 func (q *Queue) trim(ctx context.Context, namespace string, excess int64) (gone int64, err error) {
 	for _, kind := range []struct {
 		oldest string
@@ -87,8 +92,11 @@ func (q *Queue) trim(ctx context.Context, namespace string, excess int64) (gone 
 	}{
 		{`SELECT seq, result_size FROM jobs WHERE finished_at IS NULL AND result_size > 0 AND status = 'queued' AND ? IN ('', namespace) ORDER BY started_at`,
 			[]string{noResult + ` WHERE status = 'queued'` + these}},
+		{`SELECT seq, CASE WHEN callback_left > 0 THEN result_size ELSE size END FROM jobs
+			WHERE finished_at IS NOT NULL AND (callback_left = 0 OR result_size > 0) AND ? IN ('', namespace) ORDER BY finished_at`,
+			[]string{noResult + `, size = max(0, size - result_size) WHERE callback_left > 0` + these, `DELETE FROM jobs WHERE callback_left = 0` + these}},
 		{`SELECT seq, size FROM jobs WHERE finished_at IS NOT NULL AND ? IN ('', namespace) ORDER BY finished_at`,
-			[]string{noResult + `, size = 0 WHERE callback_left > 0` + these, `DELETE FROM jobs WHERE callback_left = 0` + these}},
+			[]string{`DELETE FROM jobs WHERE finished_at IS NOT NULL` + these}},
 	} {
 		if gone >= excess {
 			break

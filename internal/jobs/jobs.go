@@ -64,7 +64,8 @@ func (unwatched) CallbackEnds(bool)         {}
 type Queue struct {
 	o     Options
 	db    *sql.DB // one connection, which writes
-	lists *sql.DB // some that read: who lists holds nobody up
+	gets  *sql.DB // some that read what is found at once
+	lists *sql.DB // some that read much: who lists holds up others who do
 	under *sql.DB // River's
 	river *river.Client[*sql.Tx]
 	run   func(context.Context, service.JobSpec) service.JobOutcome
@@ -80,8 +81,7 @@ type Queue struct {
 	all     int            // of them
 	turn    []string       // namespaces in the order of their turns
 	running map[string]*attempt
-	wait    amount // what waits of all namespaces, as it was counted, and what was submitted since
-	counted time.Time
+	wait    map[string]*amount // by namespace, "" for all: what waited when it was counted, and what was submitted since
 }
 
 var _ service.Queue = (*Queue)(nil)
@@ -109,7 +109,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	q := &Queue{o: o, wake: make(chan struct{}, 1), out: map[string]int{}, running: map[string]*attempt{}, back: usualBackoff}
+	q := &Queue{o: o, wake: make(chan struct{}, 1), out: map[string]int{}, running: map[string]*attempt{}, wait: map[string]*amount{}, back: usualBackoff}
 	q.ctx, q.end = context.WithCancel(context.Background())
 	var err error
 	path := filepath.Join(o.Dir, "jobs.db")
@@ -122,11 +122,13 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	if err := sqlitefile.Migrate(ctx, q.db, migrations); err != nil {
 		return nil, errors.Join(sqlitefile.Behind(path, err), q.db.Close())
 	}
-	if q.lists, err = sqlitefile.Open(path, "FULL", 4); err != nil {
-		return nil, errors.Join(err, q.db.Close())
+	for _, readers := range []**sql.DB{&q.gets, &q.lists} {
+		if *readers, err = sqlitefile.Open(path, "FULL", 4); err != nil {
+			return nil, errors.Join(err, q.closeFiles())
+		}
 	}
 	if err := q.openUnder(ctx); err != nil {
-		return nil, errors.Join(err, q.lists.Close(), q.db.Close())
+		return nil, errors.Join(err, q.closeFiles())
 	}
 	return q, nil
 }
@@ -152,9 +154,18 @@ func (q *Queue) openUnder(ctx context.Context) error {
 		_, err = theirs.Migrate(ctx, rivermigrate.DirectionUp, nil)
 	}
 	if err != nil {
-		return errors.Join(sqlitefile.Behind(path, err), q.under.Close())
+		return sqlitefile.Behind(path, err)
 	}
 	return nil
+}
+
+func (q *Queue) closeFiles() (err error) {
+	for _, one := range []*sql.DB{q.under, q.gets, q.lists, q.db} {
+		if one != nil {
+			err = errors.Join(err, one.Close())
+		}
+	}
+	return err
 }
 
 // args name the job of one of River's.
@@ -252,7 +263,7 @@ func (q *Queue) Close(ctx context.Context) error {
 	}
 	q.work.Wait()
 	q.takeBack()
-	return errors.Join(err, q.under.Close(), q.lists.Close(), q.db.Close())
+	return errors.Join(err, q.closeFiles())
 }
 
 // CallbackKey implements service.Queue.

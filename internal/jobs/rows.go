@@ -32,8 +32,11 @@ func (q *Queue) Submit(ctx context.Context, j service.JobSpec) (sandbox.Job, err
 	if err := q.room(ctx, tx, j.Namespace); err != nil {
 		return sandbox.Job{}, err
 	}
+	job := sandbox.Job{
+		ID: j.ID, Namespace: j.Namespace, SandboxID: j.Request.SandboxID, Status: sandbox.JobQueued, Priority: j.Priority, MaxAttempts: j.MaxAttempts, CreatedAt: sandbox.Now(),
+	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO jobs (id, namespace, sandbox_id, status, priority, max_attempts, created_at, spec, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		j.ID, j.Namespace, j.Request.SandboxID, sandbox.JobQueued, j.Priority, j.MaxAttempts, sandbox.Now().String(), spec, len(spec))
+		job.ID, job.Namespace, job.SandboxID, job.Status, job.Priority, job.MaxAttempts, job.CreatedAt.String(), spec, len(spec))
 	if err == nil {
 		err = tx.Commit()
 	}
@@ -41,31 +44,35 @@ func (q *Queue) Submit(ctx context.Context, j service.JobSpec) (sandbox.Job, err
 		return sandbox.Job{}, internal(err)
 	}
 	q.mu.Lock()
-	q.wait.jobs++
-	q.wait.bytes += int64(len(spec))
+	for _, of := range []string{j.Namespace, ""} {
+		if w := q.wait[of]; w != nil {
+			w.jobs++
+			w.bytes += int64(len(spec))
+		}
+	}
 	q.mu.Unlock()
 	q.stir()
-	job, _, err := q.Job(ctx, j.Namespace, j.ID)
-	return job, err
+	return job, nil
 }
 
 // amount is how much waits.
 type amount struct {
-	jobs  int
-	bytes int64
+	jobs    int
+	bytes   int64
+	counted time.Time
 }
 
-const waits = `SELECT count(*), coalesce(sum(size), 0) FROM jobs WHERE status = 'queued'`
+func (a amount) within(jobs int, bytes int64) bool { return a.jobs < jobs && a.bytes < bytes }
 
 // allShare is how much more may wait of all namespaces than of one, in bytes.
 const allShare = 8
 
 // room refuses what the queue does not hold.
 func (q *Queue) room(ctx context.Context, tx *sql.Tx, namespace string) error {
-	var mine, all amount
-	err := tx.QueryRowContext(ctx, waits+` AND namespace = ?`, namespace).Scan(&mine.jobs, &mine.bytes)
+	mine, err := q.waits(ctx, tx, namespace, q.o.MaxQueued, q.o.MaxQueuedBytes)
+	var all amount
 	if err == nil {
-		all, err = q.inAll(ctx, tx)
+		all, err = q.waits(ctx, tx, "", q.o.MaxQueuedInAll, allShare*q.o.MaxQueuedBytes)
 	}
 	var full *sandbox.Error
 	switch {
@@ -84,20 +91,37 @@ func (q *Queue) room(ctx context.Context, tx *sql.Tx, namespace string) error {
 	return full
 }
 
-// countEvery is how old the number of all jobs that wait may be: to count a million takes a while.
+// countEvery is how old the number of jobs that wait may be: to count a million takes a while.
 const countEvery = time.Second
 
-// inAll is about how much of all namespaces waits.
-func (q *Queue) inAll(ctx context.Context, tx *sql.Tx) (amount, error) {
+// waits is about how much waits of a namespace, "" for all: where that would be too much it is counted anew, by which only jobs
+// that came back meanwhile are left out.
+func (q *Queue) waits(ctx context.Context, tx *sql.Tx, namespace string, jobs int, bytes int64) (amount, error) {
+	q.mu.Lock()
+	known := q.wait[namespace]
+	if known != nil && time.Since(known.counted) < countEvery && known.within(jobs, bytes) {
+		defer q.mu.Unlock()
+		return *known, nil
+	}
+	q.mu.Unlock()
+	now := amount{counted: time.Now()}
+	query := `SELECT count(*), coalesce(sum(size), 0) FROM jobs WHERE status = 'queued'`
+	var of []any
+	if namespace != "" {
+		query, of = query+` AND namespace = ?`, []any{namespace}
+	}
+	if err := tx.QueryRowContext(ctx, query, of...).Scan(&now.jobs, &now.bytes); err != nil {
+		return amount{}, err
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if time.Since(q.counted) >= countEvery {
-		if err := tx.QueryRowContext(ctx, waits).Scan(&q.wait.jobs, &q.wait.bytes); err != nil {
-			return amount{}, err
+	for name, a := range q.wait { // so that nothing is kept of who submits no more
+		if now.counted.Sub(a.counted) > countEvery {
+			delete(q.wait, name)
 		}
-		q.counted = time.Now()
 	}
-	return q.wait, nil
+	q.wait[namespace] = &now
+	return now, nil
 }
 
 const columns = `id, namespace, sandbox_id, status, attempts, max_attempts, priority, created_at, started_at, finished_at, error`
@@ -155,7 +179,7 @@ var errNoFile = errors.New("the file of the result is not there")
 func (q *Queue) readJob(ctx context.Context, namespace, id string) (j sandbox.Job, spec service.JobSpec, resultOf int, err error) {
 	var text, result []byte
 	var inFile bool
-	row := q.lists.QueryRowContext(ctx, `SELECT `+columns+`, spec, result, in_file, result_of FROM jobs WHERE id = ? AND namespace = ?`, id, namespace)
+	row := q.gets.QueryRowContext(ctx, `SELECT `+columns+`, spec, result, in_file, result_of FROM jobs WHERE id = ? AND namespace = ?`, id, namespace)
 	j, err = read(row, &text, &result, &inFile, &resultOf)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -226,7 +250,7 @@ func (q *Queue) Jobs(ctx context.Context, x service.JobQuery) ([]sandbox.Job, in
 
 // State implements service.Queue.
 func (q *Queue) State(ctx context.Context, namespace, id string) (status sandbox.JobStatus, resultOf int, err error) {
-	err = q.lists.QueryRowContext(ctx, `SELECT status, result_of FROM jobs WHERE id = ? AND namespace = ?`, id, namespace).Scan(&status, &resultOf)
+	err = q.gets.QueryRowContext(ctx, `SELECT status, result_of FROM jobs WHERE id = ? AND namespace = ?`, id, namespace).Scan(&status, &resultOf)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", 0, noJob()
 	}
@@ -245,7 +269,7 @@ func (q *Queue) Load(ctx context.Context) (queued, running int, err error) {
 // Cancel implements service.Queue.
 func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, error) {
 	for try := 0; ; try++ {
-		r, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, `+ends+`, callback_due = 0, size = result_size WHERE id = ? AND namespace = ? AND status = 'queued'`,
+		r, err := q.db.ExecContext(ctx, `UPDATE jobs SET status = ?, `+ends+`, callback_due = 0, size = result_size + `+rowCost+` WHERE id = ? AND namespace = ? AND status = 'queued'`,
 			sandbox.JobCancelled, sandbox.Now().String(), id, namespace)
 		if err != nil {
 			return sandbox.Job{}, internal(err)
@@ -272,6 +296,9 @@ func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, 
 var ends = `finished_at = ?, stalled = 0, callback_left = ` + triesToTell + `, spec = CAST(json_object('ID', id, 'Namespace', namespace,
 	'CallbackURL', json_extract(CAST(spec AS TEXT), '$.CallbackURL'),
 	'Request', json_object('output_encoding', json_extract(CAST(spec AS TEXT), '$.Request.output_encoding'))) AS BLOB)`
+
+// rowCost is about what a job that has ended takes beside its result, in bytes; SQL.
+const rowCost = `1024 + coalesce(length(error), 0) + coalesce(length(json_extract(CAST(spec AS TEXT), '$.CallbackURL')), 0)`
 
 // triesToTell is how often a job's end is told of until it is heard, where it is to be told at all; SQL.
 var triesToTell = fmt.Sprintf(`CASE WHEN json_extract(CAST(spec AS TEXT), '$.CallbackURL') <> '' THEN %d ELSE 0 END`, callbackTries)

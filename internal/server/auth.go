@@ -64,7 +64,11 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt route, c *call
 // identify finds the caller by its credential, or by a ticket where the route takes one.
 func (s *Server) identify(r *http.Request, rt route, c *call) (service.Caller, error) {
 	if ticket := r.URL.Query().Get("ticket"); rt.access.ticket && ticket != "" {
-		return s.tickets.redeem(ticket, c.namespace, c.id)
+		credential, err := s.tickets.redeem(ticket, c.namespace, c.id)
+		if err != nil {
+			return service.Caller{}, err
+		}
+		return s.authenticate(r.Context(), credential)
 	}
 	return s.authenticate(r.Context(), r.Header.Values("Authorization"))
 }

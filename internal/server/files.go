@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -180,6 +181,7 @@ type download struct {
 	part           bool
 	offset, length int64
 	began          bool
+	left           int64 // of a file, to be sent
 }
 
 // Found implements service.FileSink.
@@ -202,7 +204,7 @@ func (d *download) Found(info sandbox.FileInfo) error {
 		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", d.offset, d.offset+n-1, info.Size))
 		status = http.StatusPartialContent
 	}
-	d.began = true
+	d.began, d.left = true, n
 	d.w.WriteHeader(status)
 	return nil
 }
@@ -213,6 +215,10 @@ func (d *download) Write(b []byte) (int, error) {
 		d.began = true
 		d.w.Header().Set("Content-Type", d.media)
 		d.w.WriteHeader(http.StatusOK)
+	} else if d.media == "" {
+		if d.left -= int64(len(b)); d.left < 0 {
+			return 0, errors.New("the agent sent more than it announced")
+		}
 	}
 	return patient{d.w}.Write(b)
 }

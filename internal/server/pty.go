@@ -36,7 +36,7 @@ type tickets struct {
 }
 
 type ticket struct {
-	caller        service.Caller
+	credential    []string // who made it is looked up once more, when it is redeemed
 	namespace, id string
 	ends          time.Time
 }
@@ -59,23 +59,23 @@ func (t *tickets) make(of ticket) string {
 	return name
 }
 
-// redeem gives whose a ticket is. Error: Unauthorized.
-func (t *tickets) redeem(name, namespace, id string) (service.Caller, error) {
+// redeem gives the credential whose a ticket is. Error: Unauthorized.
+func (t *tickets) redeem(name, namespace, id string) ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	x, is := t.all[name]
 	delete(t.all, name)
 	if !is || time.Now().After(x.ends) || x.namespace != namespace || x.id != id {
-		return service.Caller{}, service.Unauthorized()
+		return nil, service.Unauthorized()
 	}
-	return x.caller, nil
+	return x.credential, nil
 }
 
 func (s *Server) makeTicket(c *call) (any, error) {
 	if _, err := s.svc.Get(c.namespace, c.id); err != nil {
 		return nil, err
 	}
-	return sandbox.Ticket{Ticket: s.tickets.make(ticket{caller: c.caller, namespace: c.namespace, id: c.id})}, nil
+	return sandbox.Ticket{Ticket: s.tickets.make(ticket{credential: c.header.Values("Authorization"), namespace: c.namespace, id: c.id})}, nil
 }
 
 var ptyParams = []param{

@@ -111,8 +111,10 @@ var digits = regexp.MustCompile(`^[0-9]{1,10}$`)
 
 // reads notes what the path says.
 func (t *trace) reads(path chi.RouteParams) {
-	t.touches(path.Values...)
 	for i, name := range path.Keys {
+		if exec := strings.HasPrefix(path.Values[i], sandbox.ExecPrefix); exec == (name == "exec_id") {
+			t.touches(path.Values[i])
+		}
 		if (name == "guest_port" || name == "pid") && digits.MatchString(path.Values[i]) {
 			t.names(name, path.Values[i])
 		}

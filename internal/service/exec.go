@@ -180,7 +180,9 @@ func (s *Service) runIn(ctx context.Context, e *exec, spec ExecSpec, queue time.
 // conclude notes how an exec ended, and gives its result.
 func (s *Service) conclude(e *exec, language string, o ExecOutcome, err error) (*sandbox.ExecResult, error) {
 	if e.note != nil && sandbox.CodeOf(err) == sandbox.Lost && s.Draining() {
-		e.note = nil // it runs on: the next server tells how it ended
+		e.detached = true // it runs on: its output and record go on with the next server
+		s.ended(language, o, err)
+		return nil, err
 	}
 	s.ended(language, o, err)
 	if err != nil {

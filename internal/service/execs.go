@@ -54,6 +54,7 @@ type exec struct {
 	started   sandbox.Time
 	most      int // bytes of each stream in the result
 	cancel    context.CancelFunc
+	detached  bool   // its program runs on without this server; only its own goroutine reads it
 	input     *input // nil: no more comes than the request had
 	begun     chan struct{}
 	done      chan struct{}
@@ -181,6 +182,9 @@ func (x *execs) unnote(id string) {
 
 // abandon closes what nobody did: a bug ended its call.
 func (x *execs) abandon(e *exec) {
+	if e.detached {
+		return
+	}
 	select {
 	case <-e.done:
 	default:

@@ -8,7 +8,7 @@ import (
 	"outpost.run/outpost/sandbox"
 )
 
-// TooLarge is for a file of which more than its sandbox holds was announced.
+// tooLarge is for a file of which more than its sandbox holds was announced.
 func (s *Service) tooLarge(r sandbox.Sandbox, size int64) error {
 	most := int64(r.ResourceLimits.DiskMB) << 20
 	if r.DiskSizeGB != nil {

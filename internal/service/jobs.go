@@ -67,14 +67,16 @@ func (s *Service) runJob(ctx context.Context, j JobSpec) JobOutcome {
 	ctx, attempt := phase.Root(ctx, s.tracer, "job attempt")
 	attempt.Note("job_id", j.ID)
 	attempt.Note("namespace", j.Namespace)
+	defer func() {
+		s.mu.Lock()
+		delete(s.attempts, j.ID)
+		s.mu.Unlock()
+	}()
 	result, _, err := s.Execute(ctx, j.By, j.Namespace, j.Request, nil, How{Begins: func(run *Running) {
 		s.mu.Lock()
 		s.attempts[j.ID] = jobAttempt{run, j.Attempt}
 		s.mu.Unlock()
 	}})
-	s.mu.Lock()
-	delete(s.attempts, j.ID)
-	s.mu.Unlock()
 	attempt.End(err)
 	return JobOutcome{Result: result, Err: err}
 }

@@ -315,17 +315,27 @@ func (l *Log) State() (kept, total int64, ended bool) {
 	return l.kept, l.total, l.ended
 }
 
-// ReadAt implements io.ReaderAt on what is kept now; io.EOF is the end of that, not of the log.
-func (l *Log) ReadAt(b []byte, offset int64) (n int, err error) {
+// ReadAt implements io.ReaderAt on what is kept now; io.EOF is the end of that, not of the log. Nobody waits for its disk but who called.
+func (l *Log) ReadAt(b []byte, offset int64) (int, error) {
+	for {
+		n, err := l.readAt(b, offset)
+		if !errors.Is(err, os.ErrClosed) { // else it ended, or was dropped, within
+			return n, err
+		}
+	}
+}
+
+func (l *Log) readAt(b []byte, offset int64) (n int, err error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if offset < int64(len(l.head)) {
 		n = copy(b, l.head[offset:])
 	}
+	kept, tail := l.kept, l.tail
+	l.mu.Unlock()
 	at := offset + int64(n)
-	if n < len(b) && at < l.kept {
+	if n < len(b) && at < kept {
 		var m int
-		m, err = l.readTail(b[n:min(int64(len(b)), int64(n)+l.kept-at)], at-int64(l.inMemory()))
+		m, err = l.readTail(tail, b[n:min(int64(len(b)), int64(n)+kept-at)], at-int64(l.inMemory()))
 		n += m
 	}
 	if n < len(b) && err == nil {
@@ -334,11 +344,14 @@ func (l *Log) ReadAt(b []byte, offset int64) (n int, err error) {
 	return n, err
 }
 
-func (l *Log) readTail(b []byte, at int64) (int, error) {
-	if l.tail != nil {
-		return l.tail.ReadAt(b, at)
+func (l *Log) readTail(tail *os.File, b []byte, at int64) (int, error) {
+	if tail != nil {
+		return tail.ReadAt(b, at)
 	}
 	f, err := l.s.named(l.name, unix.O_RDONLY)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, io.EOF // it was dropped
+	}
 	if err != nil {
 		return 0, err
 	}

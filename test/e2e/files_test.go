@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"outpost.run/outpost/sandbox"
 )
@@ -200,6 +201,27 @@ func TestAFilesHeadTellsItsSize(t *testing.T) {
 	for name, want := range map[string]int{"nowhere": 404, ".": 409} {
 		if a := head(name); a.StatusCode != want {
 			t.Errorf("%s: %d, want %d", name, a.StatusCode, want)
+		}
+	}
+}
+
+func TestAFileThatGrowsIsHadAsItWas(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	grows := "import time\nwith open('log', 'w') as f:\n    f.write('first'); f.flush()\n    while True: f.write('some line\\n' * 100); f.flush(); time.sleep(.0001)"
+	if _, err := shared.Background(t.Context(), made.ID, sandbox.ExecRequest{Code: &grows, TimeoutSecs: new(30)}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	for range 5 {
+		f, err := shared.GetFile(t.Context(), made.ID, "log", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(f)
+		f.Close()
+		if err != nil || int64(len(b)) != f.Size || !bytes.HasPrefix(b, []byte("firstsome line")) {
+			t.Errorf("%d bytes of %d, %.20q, %v", len(b), f.Size, b, err)
 		}
 	}
 }

@@ -337,3 +337,28 @@ func TestABackgroundProgramWhoseFilesAreTooLargeTellsHowItEnded(t *testing.T) {
 		t.Errorf("%+v", state)
 	}
 }
+
+// TestASilentProgramGoesOnForWhoFollowsIt ends the server in order, which must not be taken for the program's end.
+
+func TestATerminalIsRefusedWhereProgramsHoldAll(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	hold := "import os, time\ntry:\n    while True: os.open('/dev/ptmx', os.O_RDWR)\nexcept OSError as e: print(e.errno, flush=True)\ntime.sleep(60)"
+	e, err := shared.Background(t.Context(), made.ID, sandbox.ExecRequest{Code: &hold})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for o := (client.Output{}); o.Next == 0; o.Close() {
+		if o, err = shared.ExecOutput(t.Context(), made.ID, e.ID, sandbox.Stdout, 0, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	term, err := shared.OpenTerminal(t.Context(), made.ID, client.TerminalOptions{Command: []string{"true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer term.Close()
+	if _, err := term.Show(io.Discard); sandbox.CodeOf(err) != sandbox.Conflict {
+		t.Errorf("%v", err)
+	}
+}

@@ -295,6 +295,10 @@ func (op *fileOp) hardLink(target string, dir int, base string) error {
 		return err
 	}
 	defer d.Close()
+	var a, b unix.Stat_t
+	if unix.Fstatat(int(d.Fd()), old, &a, unix.AT_SYMLINK_NOFOLLOW) == nil && unix.Fstatat(dir, base, &b, unix.AT_SYMLINK_NOFOLLOW) == nil && a.Dev == b.Dev && a.Ino == b.Ino {
+		return nil // they are one already, or even one name
+	}
 	if err := unix.Unlinkat(dir, base, 0); err != nil && err != unix.ENOENT {
 		return err
 	}

@@ -105,9 +105,9 @@ func (op *fileOp) get() error {
 	if _, err := f.Seek(op.Offset, io.SeekStart); err != nil {
 		return err
 	}
-	length := op.Length
-	if length <= 0 {
-		length = 1<<63 - 1
+	length := max(0, st.Size()-op.Offset) // as was announced: it may grow meanwhile
+	if op.Length > 0 {
+		length = min(length, op.Length)
 	}
 	_, err = io.CopyBuffer(onlyWriter{op.out}, onlyReader{io.LimitReader(f, length)}, make([]byte, agent.MaxData))
 	return err

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"outpost.run/outpost/internal/agent"
+	"outpost.run/outpost/sandbox"
 )
 
 // terminal is a pseudo-terminal of the programs' own /dev/pts. Source: pts(4), ioctl_tty(2).
@@ -25,6 +26,9 @@ func openTerminal(who user, size agent.Control) (*terminal, error) {
 		t.master, err = open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 		return err
 	})
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EMFILE) { // devpts' max, or the kernel's own. Source: devpts_new_index
+		return nil, refuse(sandbox.Conflict, "", "the programs in the sandbox hold all of its terminals; end some of them first")
+	}
 	if err != nil {
 		return nil, err
 	}
