@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"outpost.run/outpost/sandbox"
 )
@@ -31,6 +32,7 @@ type Client struct {
 	auth      string // the Authorization header
 	namespace string
 	http      *http.Client
+	patience  time.Duration
 }
 
 // Option changes a Client at its making.
@@ -47,6 +49,10 @@ func WithAPIKey(name, secret string) Option {
 // WithHTTPClient sends requests by h; http.DefaultClient unless given. A time limit of h ends long execs too: bound
 // calls by their context instead.
 func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
+
+// WithPatience waits out the rate limit of the credential, for so long in all a call, instead of giving RateLimited: such a call has done
+// nothing.
+func WithPatience(d time.Duration) Option { return func(c *Client) { c.patience = d } }
 
 // New makes a client of the server at address (http://host:port) with a bearer token.
 func New(address, token string, options ...Option) (*Client, error) {
@@ -127,7 +133,6 @@ func (c *Client) Raw(ctx context.Context, method, path string, body any) ([]byte
 	return raw, nil
 }
 
-// send sends one request and gives an answer that is no error, with its body unread.
 // Once gives calls that create or run something an Idempotency-Key: one that is repeated with it within a day, since its answer was lost,
 // gets the answer of the first and does nothing more. The same key with another request is refused (IdempotencyMismatch).
 func Once(ctx context.Context, key string) context.Context {
@@ -136,7 +141,26 @@ func Once(ctx context.Context, key string) context.Context {
 
 type onceKey struct{}
 
+// send sends one request and gives an answer that is no error, with its body unread.
 func (c *Client) send(ctx context.Context, method, path string, body any, header http.Header) (*http.Response, error) {
+	for waited := time.Duration(0); ; {
+		res, err := c.sendOnce(ctx, method, path, body, header)
+		e, is := errors.AsType[*sandbox.Error](err)
+		if !is || e.Code != sandbox.RateLimited || e.RetryAfterSecs == 0 {
+			return res, err
+		}
+		d := time.Duration(e.RetryAfterSecs) * time.Second
+		if _, once := body.(bytesBody); once || waited+d > c.patience {
+			return nil, err
+		}
+		if pause(ctx, d); ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		waited += d
+	}
+}
+
+func (c *Client) sendOnce(ctx context.Context, method, path string, body any, header http.Header) (*http.Response, error) {
 	var in io.Reader
 	var size int64
 	kind := "application/json"

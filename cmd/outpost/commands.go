@@ -5,7 +5,7 @@ import "github.com/spf13/cobra"
 // clientCommands are those that need no more than a server to speak to, or start one themselves.
 func clientCommands() []*cobra.Command {
 	return []*cobra.Command{
-		runCommand(), execCommand(), createCommand(), lsCommand(), rmCommand(), stopCommand(), startCommand(), shellCommand(), cpCommand(), psCommand(), killCommand(), execsCommand(), logsCommand(), jobCommand(), eventsCommand(), tokenCommand(), keyCommand(),
+		runCommand(), execCommand(), createCommand(), lsCommand(), getCommand(), setCommand(), rmCommand(), stopCommand(), startCommand(), shellCommand(), cpCommand(), filesCommand(), portCommand(), psCommand(), killCommand(), execsCommand(), logsCommand(), jobCommand(), eventsCommand(), tokenCommand(), keyCommand(), whoamiCommand(), usageCommand(), versionCommand(),
 		imageCommand(), demoCommand(), doctorCommand(), benchCommand(), bareCommand(), manCommand(),
 	}
 }

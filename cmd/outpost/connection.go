@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,9 @@ func (c *connection) flags(cmd *cobra.Command) {
 	f.StringVar(&c.namespace, "namespace", "", `the namespace to work in (OUTPOST_NAMESPACE; else "default")`)
 	f.StringVar(&c.dataDir, "data-dir", "", "data directory of a server on this host (OUTPOST_DATA_DIR; else "+client.DefaultDataDir+")")
 }
+
+// patience is how long a command waits out the rate limit: it is a minute's.
+const patience = time.Minute
 
 // open makes the client. The token of a data directory goes to the server of that directory and to no other address.
 func (c connection) open(options ...client.Option) (*client.Client, error) {
@@ -47,7 +51,7 @@ func (c connection) open(options ...client.Option) (*client.Client, error) {
 	if token == "" {
 		return nil, fmt.Errorf("no credential for %s: set OUTPOST_TOKEN or --token", address)
 	}
-	options = append(options, client.WithNamespace(cmp.Or(c.namespace, os.Getenv("OUTPOST_NAMESPACE"), client.DefaultNamespace)))
+	options = append(options, client.WithPatience(patience), client.WithNamespace(cmp.Or(c.namespace, os.Getenv("OUTPOST_NAMESPACE"), client.DefaultNamespace)))
 	if name, secret, isKey := strings.Cut(token, "$"); isKey {
 		options = append(options, client.WithAPIKey(name, secret))
 	}

@@ -106,15 +106,9 @@ func (c *createFlags) request(cmd *cobra.Command, language string) (sandbox.Crea
 		r.Security.User = user
 	}
 	r.Env = variables(c.env)
-	for _, l := range c.labels {
-		k, v, pair := strings.Cut(l, ":")
-		if _, twice := r.Labels[k]; !pair || twice {
-			return r, wrongUsage("--label %s: want KEY:VALUE, each key once", l)
-		}
-		if r.Labels == nil {
-			r.Labels = map[string]string{}
-		}
-		r.Labels[k] = v
+	var err error
+	if r.Labels, err = labelsOf(c.labels); err != nil {
+		return r, err
 	}
 	for _, text := range c.ports {
 		p, err := portOf(text)

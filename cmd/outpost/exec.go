@@ -55,7 +55,7 @@ func mayRunOn(id string, err error) error {
 // fitsTerminal refuses what a terminal has no place for.
 func fitsTerminal(cmd *cobra.Command) error {
 	var all []string
-	for _, name := range []string{"code", "language", "dep", "env", "file", "timeout-secs", "memory-mb", "cpu-cores", "pids", "disk-mb", "detach"} {
+	for _, name := range []string{"code", "language", "dep", "env", "file", "collect", "timeout-secs", "memory-mb", "cpu-cores", "pids", "disk-mb", "detach"} {
 		if cmd.Flags().Changed(name) {
 			all = append(all, "--"+name)
 		}
@@ -74,7 +74,7 @@ func execCommand() *cobra.Command {
 		Use:   "exec [flags] ID FILE|- [ARGUMENT...]\n  outpost exec [flags] ID -- COMMAND [ARGUMENT...]",
 		Short: "Run a program or a command in a sandbox, and pass its output and exit code through",
 		Long: `Runs a program or a command in a sandbox, and passes its output through as it comes, and its exit
-code: 124 at its time limit, 137 at its memory limit, 128+n for signal n.
+code: 124 at its time limit, 137 at its memory limit, 128+n for signal n. An interrupt here (Ctrl-C) kills it.
 What goes wrong beside the program exits 125, wrong usage too. With --json the whole result is one
 object on stdout, with the same exit code.
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"regexp"
 	"strconv"
 	"strings"
@@ -31,6 +32,7 @@ with SIG before the name or without, or by its number, as -9.`,
 			if err != nil {
 				return err
 			}
+			pids := []int{}
 			for _, arg := range args[1:] {
 				pid, err := strconv.Atoi(arg)
 				if err != nil {
@@ -39,8 +41,9 @@ with SIG before the name or without, or by its number, as -9.`,
 				if err := c.Signal(cmd.Context(), args[0], pid, name); err != nil {
 					return err
 				}
+				pids = append(pids, pid)
 			}
-			return nil
+			return printAnswer(cmd, map[string]any{"signal": name, "pids": pids}, func(io.Writer) error { return nil })
 		},
 	}
 	at.flags(cmd)

@@ -2,10 +2,13 @@ package main
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,7 +28,8 @@ const maxOutputBytes = 16 << 20
 // program is what `run` and `exec` send, as flags say it.
 type program struct {
 	language, code, user, dir string
-	deps, env, files          []string
+	deps, env, files, collect []string
+	collectTo                 string
 	timeoutSecs               int
 	memoryMB, pids, diskMB    int
 	cpuCores                  float64
@@ -43,6 +47,7 @@ func (p *program) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&p.deps, "dep", nil, "a dependency, such as requests==2.32.3; may be repeated")
 	f.StringArrayVarP(&p.env, "env", "e", nil, envHelp)
 	f.StringArrayVar(&p.files, "file", nil, "HOST[:PATH], a file to put in beside the program; may be repeated")
+	f.StringArrayVar(&p.collect, "collect", nil, "bring a file that the program leaves back, by path or pattern, such as 'out/*.png'; may be repeated")
 	f.BoolVarP(&p.stdin, "stdin", "i", false, "give the program this command's standard input as it comes (default where that is a pipe or a file; -i=false: never)")
 	f.StringVar(&p.user, "user", "", "user to run as: name, uid or uid:gid")
 	f.StringVar(&p.dir, "working-dir", "", "absolute folder to run in")
@@ -55,6 +60,7 @@ func (p *program) flags(cmd *cobra.Command) {
 
 // outputFlag is for commands that print the result.
 func (p *program) outputFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.collectTo, "collect-to", ".", "the folder here that --collect writes to; with --json files are in the result")
 	cmd.Flags().StringVar(&p.outputEncoding, "output-encoding", "utf8", "with --json: how the output is written, utf8 or base64")
 }
 
@@ -113,7 +119,7 @@ func (p *program) fill(cmd *cobra.Command, r *sandbox.ExecRequest) error {
 	if limits != (sandbox.LimitsRequest{}) {
 		r.ResourceLimits = &limits
 	}
-	r.Env = variables(p.env)
+	r.Env, r.Collect = variables(p.env), p.collect
 	for _, f := range p.files {
 		from, to, named := strings.Cut(f, ":")
 		if !named {
@@ -200,7 +206,51 @@ func (p *program) runLive(cmd *cobra.Command, whole func() (sandbox.ExecResult, 
 			fmt.Fprintf(cmd.ErrOrStderr(), "outpost: %s was cut: %d of %d bytes shown\n", []string{"stdout", "stderr"}[i], shown[i].n, bytes)
 		}
 	}
+	if err := p.putCollected(cmd, r.Files); err != nil {
+		return err
+	}
 	return sayEnd(cmd, r)
+}
+
+// putCollected writes what --collect brought. Its names are a program's: they lead nowhere but below the folder.
+func (p *program) putCollected(cmd *cobra.Command, files map[string]sandbox.FileContent) error {
+	if p.collect == nil {
+		return nil
+	}
+	if len(files) == 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "outpost: there is no file %s to collect\n", strings.Join(p.collect, ", "))
+		return nil
+	}
+	root, err := os.OpenRoot(p.collectTo)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for name, content := range files {
+		how := os.O_WRONLY | os.O_CREATE | os.O_EXCL
+		if slices.Contains(p.collect, name) {
+			how = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+		}
+		if err := putBelow(root, strings.TrimLeft(filepath.Clean("/"+name), "/"), content, how); err != nil {
+			if errors.Is(err, fs.ErrExist) {
+				return wrongUsage("%s is there already, and what a pattern finds replaces no file: give --collect-to another folder", name)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func putBelow(root *os.Root, name string, content []byte, how int) error {
+	if err := root.MkdirAll(filepath.Dir(name), 0o777); err != nil {
+		return err
+	}
+	f, err := root.OpenFile(name, how, 0o666)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
 }
 
 // counter counts what it passes on.

@@ -69,7 +69,7 @@ func inFreshMachine(cmd *cobra.Command, r sandbox.ExecRequest, m *machineFlags) 
 	return sandbox.ExecuteRequest{
 		Code: r.Code, Language: r.Language, Deps: r.Deps, TimeoutSecs: r.TimeoutSecs, ResourceLimits: box.ResourceLimits,
 		Stdin: r.Stdin, StdinEncoding: r.StdinEncoding, StdinOpen: r.StdinOpen, Args: r.Args, Env: r.Env, User: r.User, WorkingDir: r.WorkingDir,
-		Files: r.Files, OutputEncoding: r.OutputEncoding, MaxOutputBytes: r.MaxOutputBytes,
+		Files: r.Files, Collect: r.Collect, OutputEncoding: r.OutputEncoding, MaxOutputBytes: r.MaxOutputBytes,
 		Image: box.Image, DiskSizeGB: box.DiskSizeGB, DiskMountPath: box.DiskMountPath, Security: box.Security, Network: box.Network,
 	}
 }
