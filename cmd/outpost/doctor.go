@@ -93,6 +93,10 @@ func ofImages(context.Context) finding {
 }
 
 func printFindings(w io.Writer, all []finding) error {
+	cut := func(text string) string { return text }
+	if onTerminal(w) {
+		cut = shorten
+	}
 	for _, f := range all {
 		state := "usable"
 		if !f.Usable {
@@ -108,7 +112,7 @@ func printFindings(w io.Writer, all []finding) error {
 					mark = "without"
 				}
 			}
-			rows = append(rows, []string{"  " + mark, c.Name, shorten(c.Found), mend})
+			rows = append(rows, []string{"  " + mark, c.Name, cut(c.Found), mend})
 		}
 		if err := table(w, []string{"", "", "FOUND", "WHAT MENDS IT"}, rows); err != nil {
 			return err

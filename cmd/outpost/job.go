@@ -184,7 +184,7 @@ func jobLogsCommand() *cobra.Command {
 				return err
 			}
 			switch {
-			case j.Result != nil && j.Status != sandbox.JobCancelled:
+			case j.Result != nil && (j.Status != sandbox.JobCancelled || j.Result.TerminationReason == sandbox.Cancelled):
 				return endOf(cmd, *j.Result)
 			case j.Error != nil:
 				return sandbox.Errorf(j.Error.Code, nil, "%s", j.Error.Message)

@@ -178,3 +178,23 @@ func TestTheOutputOfEachAttemptIsFollowed(t *testing.T) {
 	}
 	o.Close()
 }
+
+func TestWhoFollowsAJobThatIsCancelledHearsItsEnd(t *testing.T) {
+	leakCheck(t, shared)
+	job := shared.submit(t, "import time\nprint('begun', flush=True)\ntime.sleep(600)", nil)
+	shared.awaitStatus(t, job.ID, sandbox.JobRunning)
+	cmd := shared.outpostCommand("job", "logs", "-f", job.ID)
+	var out heard
+	out.f = func(sofar string) {
+		if sofar == "begun\n" {
+			if _, err := shared.CancelJob(t.Context(), job.ID); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	var log strings.Builder
+	cmd.Stdout, cmd.Stderr = struct{ io.Writer }{&out}, &log // else the buffer reads by itself
+	if code := exitCodeOf(cmd.Run()); code != 137 || out.String() != "begun\n" || !strings.Contains(log.String(), "cancelled") {
+		t.Errorf("%d, %q, %q", code, out.String(), log.String())
+	}
+}
