@@ -180,7 +180,8 @@ func (s *Service) runIn(ctx context.Context, e *exec, spec ExecSpec, queue time.
 // conclude notes how an exec ended, and gives its result.
 func (s *Service) conclude(e *exec, language string, o ExecOutcome, err error) (*sandbox.ExecResult, error) {
 	if e.note != nil && sandbox.CodeOf(err) == sandbox.Lost && s.Draining() {
-		e.detached = true // it runs on: its output and record go on with the next server
+		e.detached = true // it runs on: its output and record go on with the next server, its input ends
+		e.input.end()
 		s.ended(language, o, err)
 		return nil, err
 	}

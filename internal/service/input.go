@@ -32,13 +32,14 @@ func (x *input) reader() io.Reader {
 	return io.MultiReader(bytes.NewReader(x.first), x.in)
 }
 
-// end is the program's.
+// end is the program's, or the server's.
 func (x *input) end() {
 	if x == nil {
 		return
 	}
 	x.done.Do(func() {
 		x.in.CloseWithError(errProgramEnded)
+		x.first = nil // its record stays for a while
 		close(x.ended)
 	})
 }
@@ -55,7 +56,7 @@ type Input struct {
 // FeedExec hands input on to a program as it comes and as the program takes it, until it ends or the program does. Where it breaks off
 // the program's input stays open.
 //
-// Errors: NotFound; Conflict, no more can come, or another call has its turn; AlreadyFinished; those of Body.
+// Errors: NotFound; Conflict, no more can come, or another call has its turn; AlreadyFinished; ShuttingDown; those of Body.
 func (s *Service) FeedExec(namespace, sandboxID, id string, from Input) (sandbox.StdinTaken, error) {
 	var taken sandbox.StdinTaken
 	e, err := s.findExec(namespace, sandboxID, id)
@@ -84,6 +85,9 @@ func (s *Service) FeedExec(namespace, sandboxID, id string, from Input) (sandbox
 	taken.Bytes, err = io.Copy(x.out, from.Body)
 	select {
 	case <-x.ended:
+		if s.Draining() {
+			return taken, sandbox.Errorf(sandbox.ShuttingDown, nil, "the server is stopping, and the program's input ends with it; it took %d bytes of this", taken.Bytes)
+		}
 		return taken, sandbox.Errorf(sandbox.AlreadyFinished, nil, "the program ended; it took %d bytes of this input", taken.Bytes)
 	default:
 	}

@@ -152,6 +152,39 @@ func TestAProgramInTheBackgroundIsTalkedWith(t *testing.T) {
 	feed("of a sandbox that is gone", e, "x", false, sandbox.NotFound)
 }
 
+func TestInputEndsWithTheServer(t *testing.T) {
+	s := newServer(t)
+	made := s.box(t, stateful())
+	e, err := s.Background(t.Context(), made.ID, sandbox.ExecRequest{Code: new(echoes), StdinOpen: new(true)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, words := io.Pipe()
+	defer words.Close()
+	fed := make(chan error, 1)
+	go func() {
+		_, err := s.FeedExec(t.Context(), made.ID, e.ID, in, false)
+		fed <- err
+	}()
+	fmt.Fprintln(words, "word")
+	if err := s.terminate(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-fed; sandbox.CodeOf(err) != sandbox.ShuttingDown {
+		t.Errorf("%v", err)
+	}
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	if err := s.FollowExec(t.Context(), made.ID, e.ID, sandbox.Stdout, 0, &said); err != nil || said.String() != "got word\nend\n" {
+		t.Errorf("%q, %v", said.String(), err)
+	}
+	if _, err := s.FeedExec(t.Context(), made.ID, e.ID, strings.NewReader("x"), false); sandbox.CodeOf(err) != sandbox.Conflict {
+		t.Errorf("after the restart: %v", err)
+	}
+}
+
 // TestTheCommandLineTalksWithAProgram pipes both ways, as those do who start a tool in a sandbox.
 func TestTheCommandLineTalksWithAProgram(t *testing.T) {
 	leakCheck(t, shared)
