@@ -86,10 +86,6 @@ func (s *Server) execStdin(c *call) (any, error) {
 	if err := faults.Err(sandbox.Invalid); err != nil {
 		return nil, err
 	}
-	if !s.streams.take(c.caller.ID) {
-		return nil, sandbox.Errorf(sandbox.RateLimited, nil, "this credential has %d streams open; end one first", maxStreams)
-	}
-	defer s.streams.give(c.caller.ID)
 	return s.svc.FeedExec(c.namespace, c.id, c.execID, service.Input{Body: c.in, Cut: c.cutBody, More: q.Get("more") == "true"})
 }
 
