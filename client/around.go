@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -68,7 +69,7 @@ func (c *Client) Events(ctx context.Context, id string, since *uint64, tell func
 	}
 	defer res.Body.Close()
 	var told error
-	_ = events(res.Body, func(_ string, data []byte) error { // a stream that breaks off is one that ends
+	_ = events(res.Body, func(_ string, data []byte) error { // it has no end but that of its connection
 		var e sandbox.Event
 		if told = json.Unmarshal(data, &e); told != nil {
 			told = fmt.Errorf("an event is not the contract's JSON: %w", told)
@@ -83,7 +84,10 @@ func (c *Client) Events(ctx context.Context, id string, since *uint64, tell func
 	case told != nil:
 		return told
 	}
-	return ctx.Err()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return c.severed(io.EOF)
 }
 
 func (c *Client) ofNamespace(what string) string {

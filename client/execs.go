@@ -215,22 +215,40 @@ func (c *Client) ExecOutput(ctx context.Context, id, execID, stream string, offs
 }
 
 func (c *Client) output(ctx context.Context, path, stream string, offset int64, attempt int, wait time.Duration) (Output, error) {
+	o, _, err := c.outputBy(ctx, path, stream, offset, attempt, wait, false)
+	return o, err
+}
+
+// outputBy gives the answer too, for one that follows: its trailers say what o can't.
+func (c *Client) outputBy(ctx context.Context, path, stream string, offset int64, attempt int, wait time.Duration, follow bool) (o Output, res *http.Response, err error) {
 	q := url.Values{"stream": {stream}, "offset": {strconv.FormatInt(offset, 10)}, "wait_ms": {strconv.FormatInt(wait.Milliseconds(), 10)}}
+	if follow {
+		q.Set("follow", "true")
+	}
 	if attempt > 0 {
 		q.Set("attempt", strconv.Itoa(attempt))
 	}
-	res, err := c.send(ctx, http.MethodGet, path+"?"+q.Encode(), nil, nil)
+	res, err = c.send(ctx, http.MethodGet, path+"?"+q.Encode(), nil, nil)
 	if err != nil {
-		return Output{}, err
+		return o, nil, err
 	}
-	next, err := strconv.ParseInt(res.Header.Get("X-Next-Offset"), 10, 64)
-	if err != nil {
-		res.Body.Close()
-		return Output{}, fmt.Errorf("%s answered without X-Next-Offset", path)
+	o = Output{ReadCloser: res.Body}
+	o.Attempt, _ = strconv.Atoi(res.Header.Get("X-Attempt"))
+	if len(res.Trailer) == 0 {
+		if err = o.saysHowFar(res.Header); err != nil {
+			res.Body.Close()
+		}
 	}
-	attempt, _ = strconv.Atoi(res.Header.Get("X-Attempt"))
-	total, _ := strconv.ParseInt(res.Header.Get("X-Total-Bytes"), 10, 64)
-	return Output{res.Body, next, total, res.Header.Get("X-Finished") == "true", attempt}, nil
+	return o, res, err
+}
+
+func (o *Output) saysHowFar(h http.Header) (err error) {
+	if o.Next, err = strconv.ParseInt(h.Get("X-Next-Offset"), 10, 64); err != nil {
+		return errors.New("an answer with output has no X-Next-Offset")
+	}
+	o.Total, _ = strconv.ParseInt(h.Get("X-Total-Bytes"), 10, 64)
+	o.Finished = h.Get("X-Finished") == "true"
+	return nil
 }
 
 // CutError says that what was followed is all that there is, but not all that the program wrote: the server keeps so much of a stream.
@@ -249,7 +267,7 @@ func (c *Client) FollowExec(ctx context.Context, id, execID, stream string, offs
 
 func (c *Client) follow(ctx context.Context, path, stream string, offset int64, to io.Writer, begins func(attempt int)) error {
 	for failures, attempt := 0, 0; ; {
-		o, err := c.output(ctx, path, stream, offset, attempt, followWait)
+		o, res, err := c.outputBy(ctx, path, stream, offset, attempt, followWait, true)
 		if err == nil && o.Attempt > attempt {
 			if attempt > 0 {
 				offset = 0
@@ -262,6 +280,9 @@ func (c *Client) follow(ctx context.Context, path, stream string, offset int64, 
 			var n int64
 			n, err = io.Copy(counted{to}, o)
 			o.Close()
+			if err == nil && len(res.Trailer) > 0 {
+				err = o.saysHowFar(res.Trailer)
+			}
 			if offset += n; n > 0 {
 				failures = 0
 			}

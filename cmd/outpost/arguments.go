@@ -20,7 +20,7 @@ func asUsed(cmd *cobra.Command, args []string) error {
 		if most++; many {
 			most = len(args)
 		}
-		if bare == strings.TrimSuffix(name, "...") {
+		if !strings.HasPrefix(name, "[") {
 			needed = append(needed, bare)
 		}
 	}

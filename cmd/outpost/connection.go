@@ -48,6 +48,9 @@ func (c connection) open(options ...client.Option) (*client.Client, error) {
 			return nil, fmt.Errorf("the credential of the server on %s can't be read (%w): set OUTPOST_TOKEN", dir, err)
 		}
 	}
+	if _, err := client.New(address, token); err != nil {
+		return nil, err
+	}
 	if token == "" {
 		return nil, fmt.Errorf("no credential for %s: set OUTPOST_TOKEN or --token", address)
 	}

@@ -145,10 +145,8 @@ func (c counted) Read(p []byte) (int, error) {
 func (x *copying) folderIn(ctx context.Context, from, id, name string) error {
 	bar := newBar(x.cmd.ErrOrStderr(), from, -1)
 	defer bar.end()
-	if asJSON(x.cmd) {
-		if err := x.count(os.DirFS(from)); err != nil {
-			return err
-		}
+	if err := x.count(os.DirFS(from)); err != nil { // before anything is written
+		return fmt.Errorf("%s: %w", from, err)
 	}
 	r, w := io.Pipe()
 	packed := make(chan error, 1)
@@ -220,8 +218,20 @@ func localName(to, base string) string {
 	return into(to, base)
 }
 
-// writeFile writes a file under another name first: one that did not come whole is none.
+// writeFile writes a file under another name first: one that did not come whole is none. Through a link it writes what that leads to, and
+// into a device or a pipe as it comes.
 func writeFile(name string, from io.Reader, mode fs.FileMode) error {
+	if to, err := filepath.EvalSymlinks(name); err == nil {
+		name = to
+	}
+	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, from)
+		return errors.Join(err, f.Close())
+	}
 	draft, err := os.CreateTemp(filepath.Dir(name), ".outpost-*")
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: there is no such folder on this host", filepath.Dir(name))

@@ -12,6 +12,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second one ends what does not hear of the first
 	code := execute(ctx, rootCommand(), os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -28,6 +29,7 @@ The other commands speak to a server: beside one on this host they find it by it
 data directory, else say where it is by OUTPOST_URL and OUTPOST_TOKEN.
 
 ` + exitCodes,
+		Version:       version(),
 		SilenceErrors: true, // said by execute, once
 		SilenceUsage:  true,
 	}

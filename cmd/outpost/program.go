@@ -195,7 +195,13 @@ func (p *program) runLive(cmd *cobra.Command, whole func() (sandbox.ExecResult, 
 		}
 		return err
 	}
+	if p.collect != nil { // before the program runs for nothing
+		if err := os.MkdirAll(p.collectTo, 0o777); err != nil {
+			return err
+		}
+	}
 	var shown [2]counter
+	cut := false
 	shown[0].to, shown[1].to = cmd.OutOrStdout(), cmd.ErrOrStderr()
 	r, err := live(client.Live{Stdout: &shown[0], Stderr: &shown[1], Stdin: p.feed})
 	if err != nil {
@@ -204,12 +210,22 @@ func (p *program) runLive(cmd *cobra.Command, whole func() (sandbox.ExecResult, 
 	for i, bytes := range []int64{r.StdoutBytes, r.StderrBytes} {
 		if bytes > shown[i].n {
 			fmt.Fprintf(cmd.ErrOrStderr(), "outpost: %s was cut: %d of %d bytes shown\n", []string{"stdout", "stderr"}[i], shown[i].n, bytes)
+			cut = true
 		}
 	}
-	if err := p.putCollected(cmd, r.Files); err != nil {
+	collected := p.putCollected(cmd, r.Files)
+	switch err := sayEnd(cmd, r); {
+	case err != nil: // the program's own end says more
+		if collected != nil {
+			sayError(cmd.ErrOrStderr(), false, "", collected)
+		}
 		return err
+	case collected != nil:
+		return collected
+	case cut:
+		return exitError(exitOwn)
 	}
-	return sayEnd(cmd, r)
+	return nil
 }
 
 // putCollected writes what --collect brought. Its names are a program's: they lead nowhere but below the folder.
@@ -217,15 +233,12 @@ func (p *program) putCollected(cmd *cobra.Command, files map[string]sandbox.File
 	if p.collect == nil {
 		return nil
 	}
-	if len(files) == 0 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "outpost: there is no file %s to collect\n", strings.Join(p.collect, ", "))
-		return nil
-	}
 	root, err := os.OpenRoot(p.collectTo)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	var failed []error
 	for name, content := range files {
 		how := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 		if slices.Contains(p.collect, name) {
@@ -233,12 +246,17 @@ func (p *program) putCollected(cmd *cobra.Command, files map[string]sandbox.File
 		}
 		if err := putBelow(root, strings.TrimLeft(filepath.Clean("/"+name), "/"), content, how); err != nil {
 			if errors.Is(err, fs.ErrExist) {
-				return wrongUsage("%s is there already, and what a pattern finds replaces no file: give --collect-to another folder", name)
+				err = fmt.Errorf("%s is there already, and what a pattern finds replaces no file: give --collect-to another folder", name)
 			}
-			return err
+			failed = append(failed, err)
 		}
 	}
-	return nil
+	for _, name := range p.collect {
+		if _, is := files[name]; !is && (len(files) == 0 || !strings.ContainsAny(name, "*?[")) {
+			failed = append(failed, fmt.Errorf("the program left no file %s", name))
+		}
+	}
+	return errors.Join(failed...)
 }
 
 func putBelow(root *os.Root, name string, content []byte, how int) error {

@@ -74,7 +74,7 @@ func eventsCommand() *cobra.Command {
 				return err
 			})
 			if errors.Is(err, context.Canceled) {
-				return nil
+				return nil // who stops looking has seen what there is
 			}
 			return err
 		},

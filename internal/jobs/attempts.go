@@ -61,15 +61,19 @@ func (q *Queue) recover(ctx context.Context) error {
 		return err
 	}
 	for _, step := range []struct {
-		sql    string
-		values []any
+		says, sql string
+		values    []any
 	}{
-		{`UPDATE jobs SET cut = cut + 1 WHERE status = 'running'`, nil},
-		{`UPDATE jobs SET status = 'failed', ` + ends + `, error = ?, size = result_size + ` + rowCost + ` WHERE status = 'running' AND cut > ?`, []any{sandbox.Now().String(), lost, maxCut}},
-		{`UPDATE jobs SET status = 'queued', due = 0 WHERE status IN ('running', 'queued')`, nil},
+		{"jobs that the server's end cut off", `UPDATE jobs SET cut = cut + 1 WHERE status = 'running'`, nil},
+		{"jobs that the server's end cut off too often", `UPDATE jobs SET status = 'failed', ` + ends + `, error = ?, size = result_size + ` + rowCost + ` WHERE status = 'running' AND cut > ?`, []any{sandbox.Now().String(), lost, maxCut}},
+		{"jobs that wait", `UPDATE jobs SET status = 'queued', due = 0 WHERE status IN ('running', 'queued')`, nil},
 	} {
-		if _, err := tx.ExecContext(ctx, step.sql, step.values...); err != nil {
+		r, err := tx.ExecContext(ctx, step.sql, step.values...)
+		if err != nil {
 			return err
+		}
+		if n, _ := r.RowsAffected(); n > 0 && step.says != "" {
+			q.o.Log.Info(step.says, "jobs", n)
 		}
 	}
 	if err := tx.Commit(); err != nil {
@@ -312,7 +316,12 @@ func (q *Queue) settle(a *attempt, o service.JobOutcome) {
 		q.mu.Lock()
 		cancelled := a.cancelled
 		q.mu.Unlock()
-		return q.note(context.WithoutCancel(a.ctx), a, judge(o, cancelled, a.history), o)
+		v := judge(o, cancelled, a.history)
+		err := q.note(context.WithoutCancel(a.ctx), a, v, o)
+		if err == nil {
+			q.o.Log.Info("an attempt at a job ended", "job", a.id, "namespace", a.namespace, "attempt", a.history.tries, "status", v.status, "code", sandbox.CodeOf(o.Err))
+		}
+		return err
 	})
 	q.leave(a)
 	q.giveBack(a.namespace)

@@ -33,7 +33,7 @@ func CheckCallback(address string, allow []netip.Prefix, faults *sandbox.Faults)
 	a, err := netip.ParseAddr(host)
 	switch {
 	case err == nil && !CallbackAllowed(a, nil, allow):
-		faults.Add("callback_url", "must lead to a public address")
+		faults.Add("callback_url", "must lead to a public address, or to one of jobs.callback_allow in the operator's configuration")
 	case err != nil && (sandbox.CleanHost(host) == "" || strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")) && len(allow) == 0:
 		faults.Add("callback_url", "must lead to a public host")
 	}

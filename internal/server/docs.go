@@ -19,14 +19,14 @@ var docsTemplate = template.Must(template.New("docs").Parse(docsHTML))
 // docsPage is the OpenAPI document for people: one page that loads nothing.
 func docsPage(doc *huma.OpenAPI, routes []route) ([]byte, error) {
 	type row struct {
-		Method, Path, Role string
+		Method, Path, Role, Doc string
 		*huma.Operation
 	}
 	type schema struct{ Name, JSON string }
 	var rows []row
 	for _, r := range routes {
 		o := operation(r, doc.Components.Schemas)
-		rows = append(rows, row{r.method, r.path, string(r.access.role), o})
+		rows = append(rows, row{r.method, r.path, string(r.access.role), r.doc, o})
 	}
 	var schemas []schema
 	for name, s := range doc.Components.Schemas.Map() {

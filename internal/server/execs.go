@@ -96,7 +96,10 @@ var outputParams = []param{
 	{name: "stream", doc: "stdout unless given", enum: []string{sandbox.Stdout, sandbox.Stderr}},
 	{name: "offset", doc: "bytes of the stream to leave out; 0 unless given"},
 	{name: "wait_ms", doc: "how long to wait where there is nothing yet, up to 60000; 0 unless given"},
+	{name: "follow", doc: followDoc, enum: []string{"true", "false"}},
 }
+
+const followDoc = "true: where there is something, the answer goes on as the program writes, to its end, and X-Next-Offset, X-Finished and X-Total-Bytes are trailers"
 
 // execOutput gives what there is of a stream from an offset on.
 func (s *Server) execOutput(c *call, w http.ResponseWriter) error {
@@ -119,7 +122,8 @@ func (s *Server) output(c *call, w http.ResponseWriter, params []param, find fun
 	if stream == "" {
 		stream = sandbox.Stdout
 	}
-	if wait > 0 {
+	follows := q.Get("follow") == "true"
+	if wait > 0 || follows {
 		if !s.streams.take(c.caller.ID) {
 			return sandbox.Errorf(sandbox.RateLimited, nil, "this credential has %d streams open or calls that wait for output; end one first", maxStreams)
 		}
@@ -144,16 +148,44 @@ func (s *Server) output(c *call, w http.ResponseWriter, params []param, find fun
 	kept, total, ended := log.State()
 	next := max(offset, kept)
 	h := w.Header()
-	h.Set("X-Total-Bytes", strconv.FormatInt(total, 10))
 	h.Set("Content-Type", "application/octet-stream")
-	h.Set("X-Next-Offset", strconv.FormatInt(next, 10))
-	h.Set("X-Finished", strconv.FormatBool(ended && log.Ended))
 	if log.Attempt > 0 {
 		h.Set("X-Attempt", strconv.Itoa(log.Attempt))
 	}
+	if follows && kept > offset && !ended {
+		return outputToItsEnd(ctx, w, log, offset)
+	}
+	sayHowFar(h, log, next, total, ended)
 	h.Set("Content-Length", strconv.FormatInt(next-offset, 10))
 	w.WriteHeader(http.StatusOK)
 	return copySlowly(w, io.NewSectionReader(log, offset, next-offset))
+}
+
+func sayHowFar(h http.Header, log service.JobLog, next, total int64, ended bool) {
+	h.Set("X-Next-Offset", strconv.FormatInt(next, 10))
+	h.Set("X-Finished", strconv.FormatBool(ended && log.Ended))
+	h.Set("X-Total-Bytes", strconv.FormatInt(total, 10))
+}
+
+// outputToItsEnd sends a stream as it grows, by one answer. Where the server ends before, the connection does, so that nobody takes what
+// came for the whole.
+func outputToItsEnd(ctx context.Context, w http.ResponseWriter, log service.JobLog, at int64) error {
+	w.Header().Set("Trailer", "X-Next-Offset, X-Finished, X-Total-Bytes")
+	w.WriteHeader(http.StatusOK)
+	for {
+		kept, total, ended := log.State()
+		if err := copySlowly(w, io.NewSectionReader(log, at, max(0, kept-at))); err != nil {
+			return err
+		}
+		_ = http.NewResponseController(w).Flush() // a test's writer has none
+		if at = max(at, kept); ended {
+			sayHowFar(w.Header(), log, at, total, ended)
+			return nil
+		}
+		if log.Wait(ctx, at) != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}
 }
 
 // copySlowly copies to a client that may take its time, but not stand still. The answer has begun: an error ends the connection, so

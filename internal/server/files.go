@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -104,6 +105,7 @@ func (s *Server) listFiles(c *call) (any, error) {
 	}
 	all := entries{data: []sandbox.FileInfo{}}
 	err := s.svc.Files(c.ctx, c.namespace, c.id, op, noBody, nil, &all)
+	slices.SortFunc(all.data, func(a, b sandbox.FileInfo) int { return strings.Compare(a.Name, b.Name) })
 	return sandbox.List[sandbox.FileInfo]{Data: all.data}, err
 }
 

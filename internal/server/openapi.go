@@ -48,12 +48,35 @@ func (s *Server) describe() error {
 	for _, r := range s.routes {
 		doc.AddOperation(operation(r, schemas))
 	}
+	sayNull(schemas)
 	var err error
 	if s.openapi, err = json.Marshal(doc); err != nil {
 		return err
 	}
 	s.docs, err = docsPage(doc, s.routes)
 	return err
+}
+
+// sayNull says of each field of an answer that may be null that it may: huma does so for words and numbers alone.
+func sayNull(schemas huma.Registry) {
+	for name, s := range schemas.Map() {
+		t := schemas.TypeFromRef("#/components/schemas/" + name)
+		if t == nil || t.Kind() != reflect.Struct {
+			continue
+		}
+		for i := range t.NumField() {
+			field := t.Field(i)
+			name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
+			p := s.Properties[name]
+			switch {
+			case p == nil || field.Type.Kind() != reflect.Pointer || strings.Contains(options, "omitempty"):
+			case p.Ref != "":
+				s.Properties[name] = &huma.Schema{Description: p.Description, AnyOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}}}
+			default:
+				p.Nullable = true
+			}
+		}
+	}
 }
 
 func operation(r route, schemas huma.Registry) *huma.Operation {

@@ -65,7 +65,7 @@ func (s *Service) FeedExec(namespace, sandboxID, id string, from Input) (sandbox
 	}
 	x := e.input
 	if x == nil {
-		return taken, sandbox.Errorf(sandbox.Conflict, nil, "the exec's standard input is not open: start it with stdin_open")
+		return taken, sandbox.Errorf(sandbox.Conflict, nil, "the exec's standard input is not open: it was started without stdin_open, or its input ended when the server was stopped")
 	}
 	select {
 	case x.turn <- struct{}{}:

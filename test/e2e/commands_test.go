@@ -148,8 +148,14 @@ func TestCollectedFilesComeIntoAFolder(t *testing.T) {
 		t.Errorf("by a pattern: %+v", e)
 	}
 	holds("out/a.txt", "mine")
-	if e := run("--collect", "nothing"); e.code != 0 || !strings.Contains(e.stderr, "no file nothing to collect") {
+	if e := run("--collect", "nothing"); e.code != 125 || e.stdout != "made\n" || !strings.Contains(e.stderr, "left no file nothing") {
 		t.Errorf("%+v", e)
+	}
+	if e := finish(t, shared.outpostCommand("run", "-c", "print(1)", "--collect", "x", "--collect-to", filepath.Join(dir, "new"))); e.code != 125 || e.stdout != "1\n" {
+		t.Errorf("%+v", e)
+	}
+	if e := finish(t, shared.outpostCommand("run", "-c", "import sys; sys.exit(3)", "--collect", "x", "--collect-to", dir)); e.code != 3 || !strings.Contains(e.stderr, "left no file x") {
+		t.Errorf("the program's own code: %+v", e)
 	}
 	outside := t.TempDir()
 	if err := errors.Join(os.RemoveAll(filepath.Join(dir, "out")), os.Symlink(outside, filepath.Join(dir, "out"))); err != nil {

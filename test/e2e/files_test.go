@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -16,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"outpost.run/outpost/sandbox"
 )
@@ -223,5 +226,44 @@ func TestAFileThatGrowsIsHadAsItWas(t *testing.T) {
 		if err != nil || int64(len(b)) != f.Size || !bytes.HasPrefix(b, []byte("firstsome line")) {
 			t.Errorf("%d bytes of %d, %.20q, %v", len(b), f.Size, b, err)
 		}
+	}
+}
+
+func TestACopyGoesThroughLinksAndIntoPipes(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	clean(t, shared.python(t, made.ID, "open('a', 'w').write('new')"))
+	dir := t.TempDir()
+	real, link, pipe := filepath.Join(dir, "real"), filepath.Join(dir, "link"), filepath.Join(dir, "pipe")
+	if err := errors.Join(os.WriteFile(real, []byte("old"), 0o600), os.Symlink("real", link), unix.Mkfifo(pipe, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if e := finish(t, shared.outpostCommand("cp", made.ID+":a", link)); e.code != 0 {
+		t.Errorf("%+v", e)
+	}
+	if b, err := os.ReadFile(real); err != nil || string(b) != "new" {
+		t.Errorf("%q, %v", b, err)
+	}
+	got := make(chan string, 1)
+	go func() {
+		b, err := os.ReadFile(pipe)
+		got <- fmt.Sprint(string(b), err)
+	}()
+	if e := finish(t, shared.outpostCommand("cp", made.ID+":a", pipe)); e.code != 0 {
+		t.Errorf("%+v", e)
+	}
+	if b := <-got; b != "new<nil>" {
+		t.Error(b)
+	}
+	for name, kind := range map[string]os.FileMode{link: os.ModeSymlink, pipe: os.ModeNamedPipe} {
+		if st, err := os.Lstat(name); err != nil || st.Mode().Type() != kind {
+			t.Errorf("%s became %v, %v", name, st.Mode(), err)
+		}
+	}
+	if e := finish(t, shared.outpostCommand("cp", dir, made.ID+":tree")); e.code != 1 || !strings.Contains(e.stderr, "pipe") {
+		t.Errorf("a folder with a pipe: %+v", e)
+	}
+	if shared.IsFolder(t.Context(), made.ID, "tree") {
+		t.Error("a part of it was copied")
 	}
 }

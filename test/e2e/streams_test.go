@@ -362,3 +362,33 @@ func TestATerminalIsRefusedWhereProgramsHoldAll(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestWhoFollowsMakesOneCall counts what the rate limit counts.
+func TestWhoFollowsMakesOneCall(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	e, err := shared.Background(t.Context(), made.ID, sandbox.ExecRequest{Command: []string{"sh", "-c", "for i in $(seq 100); do echo $i; sleep .01; done"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const calls = `outpost_http_requests_total{method="GET",route="/auth/v1/seed/{namespace}/sandbox/{id}/execs/{exec_id}/output"`
+	count := func() (n float64) {
+		for name, value := range shared.measured(t) {
+			if strings.HasPrefix(name, calls) {
+				n += value
+			}
+		}
+		return n
+	}
+	before := count()
+	var said strings.Builder
+	if err := shared.FollowExec(t.Context(), made.ID, e.ID, sandbox.Stdout, 0, &said); err != nil || strings.Count(said.String(), "\n") != 100 {
+		t.Errorf("%d bytes, %v", said.Len(), err)
+	}
+	for end := time.Now().Add(10 * time.Second); count() == before && time.Now().Before(end); { // it is counted after its answer
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := count() - before; n != 1 {
+		t.Errorf("%v calls", n)
+	}
+}
