@@ -16,11 +16,15 @@ func asUsed(cmd *cobra.Command, args []string) error {
 		if name == "[flags]" {
 			continue
 		}
-		bare, many := strings.CutSuffix(strings.Trim(name, "[]"), "...")
+		optional := strings.HasPrefix(name, "[")
+		if optional {
+			name = strings.Trim(name, "[]")
+		}
+		bare, many := strings.CutSuffix(name, "...")
 		if most++; many {
 			most = len(args)
 		}
-		if !strings.HasPrefix(name, "[") {
+		if !optional {
 			needed = append(needed, bare)
 		}
 	}

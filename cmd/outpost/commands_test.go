@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -357,6 +358,21 @@ func TestPiecesOfTextAreText(t *testing.T) {
 		}
 		if out.String() != want {
 			t.Errorf("%s:\n%swant\n%s", tc.name, &out, want)
+		}
+	}
+}
+
+func TestArgumentsAreWantedAsTheUseSays(t *testing.T) {
+	for _, c := range []struct {
+		use, args, want string
+	}{
+		{"ls ID[:PATH]", "", "there is no ID[:PATH]: "}, {"ls ID[:PATH]", "a", ""}, {"ls ID[:PATH]", "a b", `"b" is one argument too many`},
+		{"open ID GUEST[:HOST][/udp]", "a", "there is no GUEST[:HOST][/udp]: "}, {"events [ID]", "", ""}, {"events [ID]", "a", ""}, {"events [ID]", "a b", `"b" is one`},
+		{"rm ID...", "", "there is no ID: "}, {"rm ID...", "a b c", ""}, {"x [flags] A [B...]", "a b c", ""}, {"x [flags] A [B...]", "", "there is no A: "},
+	} {
+		err := asUsed(&cobra.Command{Use: c.use}, strings.Fields(c.args))
+		if got := fmt.Sprint(err); c.want == "" && err != nil || !strings.HasPrefix(strings.TrimPrefix(got, "<nil>"), c.want) {
+			t.Errorf("%s with %q: %v", c.use, c.args, err)
 		}
 	}
 }
