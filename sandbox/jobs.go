@@ -33,6 +33,7 @@ type Job struct {
 	ID          string      `json:"id"`
 	Namespace   string      `json:"namespace"`
 	SandboxID   *string     `json:"sandbox_id"` // null: a fresh machine
+	Command     string      `json:"command" doc:"What runs, cut to 120 characters: the command with its arguments, or the first line of the code."`
 	Status      JobStatus   `json:"status"`
 	Attempts    int         `json:"attempts"` // that have begun
 	MaxAttempts int         `json:"max_attempts"`
@@ -40,6 +41,8 @@ type Job struct {
 	CreatedAt   Time        `json:"created_at"`
 	StartedAt   *Time       `json:"started_at"` // of the last attempt
 	FinishedAt  *Time       `json:"finished_at"`
+	ExitCode    *int        `json:"exit_code"` // the result's, in lists too
+	Callback    *string     `json:"callback" enum:"waiting,heard,given_up" doc:"What became of the word to callback_url that the job has ended; null before its end, and where none was asked for."`
 	Result      *ExecResult `json:"result"` // of the last attempt that had one; null in lists
 	Error       *ErrorBody  `json:"error"`  // of the last attempt that came to nothing
 }

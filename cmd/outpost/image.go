@@ -21,7 +21,10 @@ import (
 func imagesDir(dataDir string) string { return filepath.Join(dataDir, "images") }
 
 // imageStore opens the store of a data directory; a server may use it at the same time.
-type imageStore struct{ dataDir, config string }
+type imageStore struct {
+	dataDir, config string
+	makes           bool // it may be made
+}
 
 // open takes the operator's word for which references the host's credentials are; who calls this on the host may read any
 // path and ask any registry.
@@ -30,9 +33,13 @@ func (s imageStore) open() (*image.Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	dir := cmp.Or(s.dataDir, c.DataDir, client.DefaultDataDir)
+	if _, err := os.Stat(imagesDir(dir)); err != nil && !s.makes {
+		return nil, fmt.Errorf("%s has no images: %w; a server elsewhere is not asked, GET …/images of its API tells", dir, err)
+	}
 	o := imageOptions(c.Images)
 	o.LocalRoots, o.PrivateRegistries = []string{"/"}, []string{"*"}
-	return image.OpenWith(imagesDir(cmp.Or(s.dataDir, c.DataDir, client.DefaultDataDir)), o)
+	return image.OpenWith(imagesDir(dir), o)
 }
 
 func imageCommand() *cobra.Command {
@@ -114,6 +121,7 @@ func imageRefresh(at *imageStore, use, short, example string) *cobra.Command {
 					return wrongUsage("%s: images are built of Debian packages alone (deb:SUITE?include=a,b); to fetch one, use outpost image pull", ref)
 				}
 			}
+			at.makes = true
 			s, err := at.open()
 			if err != nil {
 				return err

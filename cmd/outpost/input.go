@@ -9,7 +9,8 @@ import (
 )
 
 // input is what the program gets as its standard input, nil for nothing. Unless -i says otherwise that is a pipe or a file which this
-// command was given, and never a terminal: who sits there would not know that a program waits.
+// command was given, and never a terminal: who sits there would not know that a program waits. A program that is only submitted gets a
+// file alone: a pipe that a service leaves open would be waited for without end.
 func (p *program) input(cmd *cobra.Command) io.Reader {
 	in := cmd.InOrStdin()
 	switch {
@@ -20,10 +21,19 @@ func (p *program) input(cmd *cobra.Command) io.Reader {
 			return in
 		}
 		return nil
-	case redirected(in):
+	case redirected(in) && (p.live || isFile(in)):
 		return in
 	}
 	return nil
+}
+
+func isFile(in io.Reader) bool {
+	f, is := in.(*os.File)
+	if !is {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode().IsRegular()
 }
 
 // redirected says whether somebody put something else in the place of a terminal. /dev/null is a device too.

@@ -98,15 +98,18 @@ func jobLsCommand() *cobra.Command {
 				}
 				return nil
 			}
-			return printList(cmd, all, []string{"ID", "STATUS", "ATTEMPTS", "PRIORITY", "SANDBOX", "ERROR", "AGE"}, func(j sandbox.Job) []string {
+			return printList(cmd, all, []string{"ID", "STATUS", "ATTEMPTS", "PRIORITY", "SANDBOX", "EXIT", "AGE", "COMMAND"}, func(j sandbox.Job) []string {
 				where, why := "-", "-"
-				if j.Error != nil {
+				switch {
+				case j.Error != nil:
 					why = string(j.Error.Code)
+				case j.ExitCode != nil:
+					why = strconv.Itoa(*j.ExitCode)
 				}
 				if j.SandboxID != nil {
 					where = *j.SandboxID
 				}
-				return []string{j.ID, string(j.Status), fmt.Sprintf("%d/%d", j.Attempts, j.MaxAttempts), strconv.Itoa(j.Priority), where, why, age(j.CreatedAt.Time)}
+				return []string{j.ID, string(j.Status), fmt.Sprintf("%d/%d", j.Attempts, j.MaxAttempts), strconv.Itoa(j.Priority), where, why, age(j.CreatedAt.Time), printable(j.Command)}
 			})
 		},
 	}

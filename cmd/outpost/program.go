@@ -48,7 +48,7 @@ func (p *program) flags(cmd *cobra.Command) {
 	f.StringArrayVarP(&p.env, "env", "e", nil, envHelp)
 	f.StringArrayVar(&p.files, "file", nil, "HOST[:PATH], a file to put in beside the program; may be repeated")
 	f.StringArrayVar(&p.collect, "collect", nil, "bring a file that the program leaves back, by path or pattern, such as 'out/*.png'; may be repeated")
-	f.BoolVarP(&p.stdin, "stdin", "i", false, "give the program this command's standard input as it comes (default where that is a pipe or a file; -i=false: never)")
+	f.BoolVarP(&p.stdin, "stdin", "i", false, "give the program this command's standard input as it comes (default where that is a pipe or a file, with exec -d and job submit a file; -i=false: never)")
 	f.StringVar(&p.user, "user", "", "user to run as: name, uid or uid:gid")
 	f.StringVar(&p.dir, "working-dir", "", "absolute folder to run in")
 	f.IntVar(&p.timeoutSecs, "timeout-secs", 0, "end the program after so many seconds")

@@ -395,7 +395,7 @@ func (q *Queue) note(ctx context.Context, a *attempt, v verdict, o service.JobOu
 	have := ``
 	values := []any{text}
 	if o.Result != nil {
-		have, values = `, result = ?, in_file = ?, result_size = ?, result_of = attempts`, append(values, result, inFile, size)
+		have, values = `, result = ?, in_file = ?, result_size = ?, result_of = attempts, exit_code = ?`, append(values, result, inFile, size, o.Result.ExitCode)
 	}
 	if v.status != sandbox.JobQueued {
 		if o.Result != nil {

@@ -130,8 +130,9 @@ func (q *Queue) tell(ctx context.Context, client *http.Client, c callback) {
 		err = q.post(ctx, client, spec, job)
 	}
 	q.o.Watcher.CallbackEnds(err == nil)
-	left, due := 0, time.Now()
+	left, due, state := 0, time.Now(), "heard"
 	if err != nil {
+		state = "waiting"
 		left = c.left - 1
 		due = due.Add(q.back.after(callbackTries + 1 - c.left))
 		q.o.Log.Warn("a callback was not heard", "job", c.id, "namespace", c.namespace, "tries_left", left, "error", err)
@@ -139,7 +140,10 @@ func (q *Queue) tell(ctx context.Context, client *http.Client, c callback) {
 	if ctx.Err() != nil {
 		return // the next start tells it
 	}
-	if _, err := q.db.ExecContext(ctx, `UPDATE jobs SET callback_left = ?, callback_due = ? WHERE id = ?`, left, due.UnixMilli(), c.id); err != nil {
+	if err != nil && left == 0 {
+		state = "given_up"
+	}
+	if _, err := q.db.ExecContext(ctx, `UPDATE jobs SET callback_left = ?, callback_due = ?, callback = ? WHERE id = ?`, left, due.UnixMilli(), state, c.id); err != nil {
 		q.o.Log.Error("a callback could not be noted", "job", c.id, "error", err)
 	}
 }

@@ -179,6 +179,9 @@ func TestWhatBecomesOfAJob(t *testing.T) {
 		id := w.submit(func(j *service.JobSpec) { j.Request.Code, j.MaxAttempts = &c.code, c.most })
 		j := w.ends("a", id)
 		w.wants(fmt.Sprintf("%s, at most %d", c.code, c.most), j, c.status, c.attempts)
+		if j.Result != nil && (j.ExitCode == nil || *j.ExitCode != j.Result.ExitCode) || j.Callback != nil {
+			t.Errorf("%s: exit code %v, callback %v", c.code, j.ExitCode, j.Callback)
+		}
 		if has := j.Result != nil; has == (j.Error != nil) || j.FinishedAt == nil || j.StartedAt == nil || j.StartedAt.Before(j.CreatedAt.Time) {
 			t.Errorf("%s: %+v", c.code, j)
 		}
@@ -420,6 +423,13 @@ func TestAnEndIsToldSignedUntilItIsHeard(t *testing.T) {
 	}
 	if !bytes.Contains(c.body, []byte(id)) || !bytes.Contains(c.body, []byte(`"succeeded"`)) {
 		t.Errorf("%s", c.body)
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if j := w.ends("a", id); j.Callback != nil && *j.Callback == "heard" {
+			break
+		} else if j.Callback == nil || *j.Callback != "waiting" || time.Now().After(end) {
+			t.Fatalf("it is not known to be heard: %+v", j)
+		}
 	}
 	if w.CallbackKey("a") == w.CallbackKey("b") {
 		t.Error("namespaces share a key")

@@ -33,10 +33,10 @@ func (q *Queue) Submit(ctx context.Context, j service.JobSpec) (sandbox.Job, err
 		return sandbox.Job{}, err
 	}
 	job := sandbox.Job{
-		ID: j.ID, Namespace: j.Namespace, SandboxID: j.Request.SandboxID, Status: sandbox.JobQueued, Priority: j.Priority, MaxAttempts: j.MaxAttempts, CreatedAt: sandbox.Now(),
+		ID: j.ID, Namespace: j.Namespace, SandboxID: j.Request.SandboxID, Command: j.Command, Status: sandbox.JobQueued, Priority: j.Priority, MaxAttempts: j.MaxAttempts, CreatedAt: sandbox.Now(),
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO jobs (id, namespace, sandbox_id, status, priority, max_attempts, created_at, spec, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		job.ID, job.Namespace, job.SandboxID, job.Status, job.Priority, job.MaxAttempts, job.CreatedAt.String(), spec, len(spec))
+	_, err = tx.ExecContext(ctx, `INSERT INTO jobs (id, namespace, sandbox_id, command, status, priority, max_attempts, created_at, spec, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		job.ID, job.Namespace, job.SandboxID, job.Command, job.Status, job.Priority, job.MaxAttempts, job.CreatedAt.String(), spec, len(spec))
 	if err == nil {
 		err = tx.Commit()
 	}
@@ -124,7 +124,7 @@ func (q *Queue) waits(ctx context.Context, tx *sql.Tx, namespace string, jobs in
 	return now, nil
 }
 
-const columns = `id, namespace, sandbox_id, status, attempts, max_attempts, priority, created_at, started_at, finished_at, error`
+const columns = `id, namespace, sandbox_id, command, status, attempts, max_attempts, priority, created_at, started_at, finished_at, exit_code, callback, error`
 
 type scanner interface{ Scan(into ...any) error }
 
@@ -133,7 +133,7 @@ func read(row scanner, more ...any) (j sandbox.Job, err error) {
 	var created string
 	var started, finished sql.NullString
 	var text []byte
-	into := []any{&j.ID, &j.Namespace, &j.SandboxID, &j.Status, &j.Attempts, &j.MaxAttempts, &j.Priority, &created, &started, &finished, &text}
+	into := []any{&j.ID, &j.Namespace, &j.SandboxID, &j.Command, &j.Status, &j.Attempts, &j.MaxAttempts, &j.Priority, &created, &started, &finished, &j.ExitCode, &j.Callback, &text}
 	if err := row.Scan(append(into, more...)...); err != nil {
 		return j, err
 	}
@@ -293,7 +293,7 @@ func (q *Queue) Cancel(ctx context.Context, namespace, id string) (sandbox.Job, 
 }
 
 // ends is what becomes of a job that ends at a time; SQL. Of what was submitted only that stays which its end is told by.
-var ends = `finished_at = ?, stalled = 0, callback_left = ` + triesToTell + `, spec = CAST(json_object('ID', id, 'Namespace', namespace,
+var ends = `finished_at = ?, stalled = 0, callback_left = ` + triesToTell + `, callback = CASE WHEN ` + triesToTell + ` > 0 THEN 'waiting' END, spec = CAST(json_object('ID', id, 'Namespace', namespace,
 	'CallbackURL', json_extract(CAST(spec AS TEXT), '$.CallbackURL'),
 	'Request', json_object('output_encoding', json_extract(CAST(spec AS TEXT), '$.Request.output_encoding'))) AS BLOB)`
 

@@ -158,7 +158,8 @@ func (s *Server) output(c *call, w http.ResponseWriter, params []param, find fun
 	sayHowFar(h, log, next, total, ended)
 	h.Set("Content-Length", strconv.FormatInt(next-offset, 10))
 	w.WriteHeader(http.StatusOK)
-	return copySlowly(w, io.NewSectionReader(log, offset, next-offset))
+	copySlowly(w, io.NewSectionReader(log, offset, next-offset), make([]byte, 256<<10))
+	return nil
 }
 
 func sayHowFar(h http.Header, log service.JobLog, next, total int64, ended bool) {
@@ -172,13 +173,11 @@ func sayHowFar(h http.Header, log service.JobLog, next, total int64, ended bool)
 func outputToItsEnd(ctx context.Context, w http.ResponseWriter, log service.JobLog, at int64) error {
 	w.Header().Set("Trailer", "X-Next-Offset, X-Finished, X-Total-Bytes")
 	w.WriteHeader(http.StatusOK)
-	for {
+	for buf := make([]byte, 64<<10); ; {
 		kept, total, ended := log.State()
-		if err := copySlowly(w, io.NewSectionReader(log, at, max(0, kept-at))); err != nil {
-			return err
-		}
+		n := copySlowly(w, io.NewSectionReader(log, at, max(0, kept-at)), buf)
 		_ = http.NewResponseController(w).Flush() // a test's writer has none
-		if at = max(at, kept); ended {
+		if at += n; ended {
 			sayHowFar(w.Header(), log, at, total, ended)
 			return nil
 		}
@@ -190,11 +189,12 @@ func outputToItsEnd(ctx context.Context, w http.ResponseWriter, log service.JobL
 
 // copySlowly copies to a client that may take its time, but not stand still. The answer has begun: an error ends the connection, so
 // that nobody takes what came for the whole.
-func copySlowly(w http.ResponseWriter, from io.Reader) error {
-	if _, err := io.CopyBuffer(patient{w}, struct{ io.Reader }{from}, make([]byte, 256<<10)); err != nil {
+func copySlowly(w http.ResponseWriter, from io.Reader, buf []byte) int64 {
+	n, err := io.CopyBuffer(patient{w}, struct{ io.Reader }{from}, buf)
+	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	return nil
+	return n
 }
 
 // patient gives each piece its own time to reach a client.

@@ -109,7 +109,7 @@ func newExecs(s *spool.Spool, most int64, store Store, log *slog.Logger) *execs 
 
 // open makes the record of an exec that cancel ends; fresh: in a machine that is in no list.
 func (x *execs) open(namespace, sandboxID string, fresh bool, spec ExecSpec, p policy.Exec, cancel context.CancelFunc) *exec {
-	e := &exec{namespace: namespace, fresh: fresh, started: sandbox.Now(), most: p.MaxOutputBytes, cancel: cancel, command: inShort(spec)}
+	e := &exec{namespace: namespace, fresh: fresh, started: sandbox.Now(), most: p.MaxOutputBytes, cancel: cancel, command: inShort(spec.Code, spec.Command)}
 	if p.StdinOpen {
 		e.input = newInput(p.Stdin)
 	}
@@ -121,10 +121,10 @@ func (x *execs) open(namespace, sandboxID string, fresh bool, spec ExecSpec, p p
 const mostInShort = 120
 
 // inShort is what runs, in one line.
-func inShort(spec ExecSpec) string {
-	text := strings.Join(spec.Command, " ")
-	if spec.Code != nil {
-		text = *spec.Code
+func inShort(code *string, command []string) string {
+	text := strings.Join(command, " ")
+	if code != nil {
+		text = *code
 	}
 	text = strings.ToValidUTF8(text[:min(len(text), 4*mostInShort)], "")
 	line, _, _ := strings.Cut(strings.TrimLeft(text, " \t\r\n"), "\n")

@@ -16,7 +16,7 @@ import (
 //
 // Errors: those of the checks of Exec and Execute; Invalid; QuotaExceeded, Capacity (the queue is full); ShuttingDown.
 func (s *Service) Submit(ctx context.Context, by Caller, namespace string, r sandbox.JobRequest, faults sandbox.Faults) (sandbox.Job, error) {
-	j := JobSpec{ID: sandbox.NewID(sandbox.JobPrefix), Namespace: namespace, By: by, Request: r.ExecuteRequest, MaxAttempts: 1}
+	j := JobSpec{ID: sandbox.NewID(sandbox.JobPrefix), Namespace: namespace, By: by, Request: r.ExecuteRequest, MaxAttempts: 1, Command: inShort(r.Code, r.Command)}
 	if r.MaxAttempts != nil {
 		j.MaxAttempts = *r.MaxAttempts
 	}

@@ -40,6 +40,7 @@ type JobSpec struct {
 	MaxAttempts int
 	Priority    int
 	CallbackURL string // "" for none
+	Command     string // in short
 	Attempt     int    `json:"-"` // the number of the attempt that is made now; from 1
 }
 

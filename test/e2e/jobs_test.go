@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -196,5 +198,61 @@ func TestWhoFollowsAJobThatIsCancelledHearsItsEnd(t *testing.T) {
 	cmd.Stdout, cmd.Stderr = struct{ io.Writer }{&out}, &log // else the buffer reads by itself
 	if code := exitCodeOf(cmd.Run()); code != 137 || out.String() != "begun\n" || !strings.Contains(log.String(), "cancelled") {
 		t.Errorf("%d, %q, %q", code, out.String(), log.String())
+	}
+}
+
+func TestAJobTellsWhatItIs(t *testing.T) {
+	leakCheck(t, shared)
+	j := shared.ends(t, shared.submit(t, "\nimport sys; sys.exit(4)\n", nil).ID)
+	if j.Command != "import sys; sys.exit(4)" || j.ExitCode == nil || *j.ExitCode != 4 || j.Callback != nil {
+		t.Errorf("%+v", j)
+	}
+	if e := finish(t, shared.outpostCommand("job", "ls")); e.code != 0 || !strings.Contains(e.stdout, "   4      ") || !strings.Contains(e.stdout, "   "+j.Command+"\n") {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestWhatIsSubmittedWaitsForNoPipe has a standard input that nobody closes, as a service's may be.
+func TestWhatIsSubmittedWaitsForNoPipe(t *testing.T) {
+	leakCheck(t, shared)
+	made := shared.box(t, stateful())
+	in, open, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	defer open.Close()
+	file := filepath.Join(t.TempDir(), "input")
+	if err := os.WriteFile(file, []byte("from a file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"exec", "-d", made.ID, "--", "cat"}, {"job", "submit", "--sandbox", made.ID, "-l", "bash", "-c", "cat"}} {
+		cmd := shared.outpostCommand(args...)
+		cmd.Stdin = in
+		if e := finish(t, cmd); e.code != 0 {
+			t.Errorf("%q: %+v", args, e)
+		}
+		f, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd = shared.outpostCommand(args...)
+		cmd.Stdin = f
+		e := finish(t, cmd)
+		f.Close()
+		logs := append([]string{"logs", "-f", made.ID}, strings.Fields(e.stdout)...)
+		if args[0] == "job" {
+			logs = append([]string{"job", "logs", "-f"}, strings.Fields(e.stdout)...)
+		}
+		if e := finish(t, shared.outpostCommand(logs...)); e.code != 0 || e.stdout != "from a file" {
+			t.Errorf("%q: %+v", args, e)
+		}
+	}
+	nowhere := filepath.Join(t.TempDir(), "nowhere")
+	if e := finish(t, shared.outpostCommand("image", "ls", "--data-dir", nowhere)); e.code != 1 {
+		t.Errorf("%+v", e)
+	}
+	if _, err := os.Stat(nowhere); err == nil {
+		t.Error("a look made a data directory")
 	}
 }
