@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -570,9 +571,11 @@ func TestSignalsAreSentAsByKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		pid := ""
-		for _, p := range jsonOf[[]sandbox.Process](t, shared, "ps", made.ID) {
-			if slices.Equal(p.Command, []string{"sleep", "600"}) {
-				pid = strconv.Itoa(p.Pid)
+		for end := time.Now().Add(10 * time.Second); pid == "" && time.Now().Before(end); { // what has started may still be on its way to its command
+			for _, p := range jsonOf[[]sandbox.Process](t, shared, "ps", made.ID) {
+				if slices.Equal(p.Command, []string{"sleep", "600"}) {
+					pid = strconv.Itoa(p.Pid)
+				}
 			}
 		}
 		if e := finish(t, shared.outpostCommand("kill", flag, made.ID, pid)); e.code != 0 {
