@@ -51,7 +51,8 @@ func (l Live) open(asked *bool) *bool {
 }
 
 // FeedExec gives input to a program whose exec has stdin_open, as it comes; where it ends the program's input does, unless more follows
-// by another call. It returns when the program has taken all. Error AlreadyFinished: it ended before that.
+// by another call. It returns when the program has taken all. Error AlreadyFinished: it ended before that. A connection that breaks is
+// noticed when from's Read returns.
 func (c *Client) FeedExec(ctx context.Context, id, execID string, from io.Reader, more bool) (bytes int64, err error) {
 	path := c.inNamespace(id, "execs", execID, "stdin")
 	if more {
