@@ -69,6 +69,9 @@ func (c *Client) FeedExec(ctx context.Context, id, execID string, from io.Reader
 	return taken.Bytes, err
 }
 
+// inputPatience is how long a program whose input broke off may take to tell that it ended.
+const inputPatience = 2 * time.Second
+
 func (c *Client) live(ctx context.Context, path string, body any, live Live) (result sandbox.ExecResult, err error) {
 	res, err := c.send(ctx, http.MethodPost, path, body, http.Header{"Accept": {"text/event-stream"}})
 	if err != nil {
@@ -89,6 +92,9 @@ func (c *Client) live(ctx context.Context, path string, body any, live Live) (re
 			if live.Stdin != nil {
 				go func() {
 					if _, err := c.FeedExec(ctx, s.SandboxID, s.ID, live.Stdin, false); err != nil && sandbox.CodeOf(err) != sandbox.AlreadyFinished {
+						if errors.Is(err, ErrSevered) { // so may the answer of a program that did not want all of it
+							pause(ctx, inputPatience)
+						}
 						cancel(fmt.Errorf("the program's input: %w", err))
 						res.Body.Close()
 					}

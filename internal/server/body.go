@@ -45,6 +45,7 @@ func (c *call) takeBody(w http.ResponseWriter, r *http.Request, patient bool) (d
 	control := http.NewResponseController(w)
 	c.in, c.size = paced{r.Body, control}, r.ContentLength
 	if patient {
+		w.Header().Set("Connection", "close") // net/http cancels the context of a connection, not of a request, when a read's time is up
 		_ = control.SetReadDeadline(time.Time{})
 		c.in = r.Body
 		c.cutBody = func() { _ = control.SetReadDeadline(time.Now()) }
@@ -61,6 +62,9 @@ type paced struct {
 func (p paced) Read(b []byte) (int, error) {
 	_ = p.control.SetReadDeadline(time.Now().Add(bodyTime)) // a test's writer has none
 	n, err := p.from.Read(b)
+	if err == io.EOF { // from here on the connection is watched, for as long as the call lasts
+		_ = p.control.SetReadDeadline(time.Time{})
+	}
 	if err != nil && err != io.EOF {
 		err = sandbox.Errorf(sandbox.MalformedJSON, err, "the body ended early, or stood still for %v", bodyTime)
 	}

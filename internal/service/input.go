@@ -73,6 +73,11 @@ func (s *Service) FeedExec(namespace, sandboxID, id string, from Input) (sandbox
 	default:
 		return taken, sandbox.Errorf(sandbox.Conflict, nil, "another call gives input to this exec; wait for its end")
 	}
+	select {
+	case <-x.ended: // nothing is cut, so that the client reads the answer
+		return taken, sandbox.Errorf(sandbox.AlreadyFinished, nil, "the program has ended")
+	default:
+	}
 	over := make(chan struct{})
 	defer close(over)
 	go func() {

@@ -167,6 +167,11 @@ func TestInputEndsWithTheServer(t *testing.T) {
 		fed <- err
 	}()
 	fmt.Fprintln(words, "word")
+	for o := (client.Output{}); o.Next == 0; o.Close() {
+		if o, err = s.ExecOutput(t.Context(), made.ID, e.ID, sandbox.Stdout, 0, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := s.terminate(); err != nil {
 		t.Fatal(err)
 	}
