@@ -48,17 +48,15 @@ func (c connection) open(options ...client.Option) (*client.Client, error) {
 			return nil, fmt.Errorf("the credential of the server on %s can't be read (%w): set OUTPOST_TOKEN", dir, err)
 		}
 	}
-	if _, err := client.New(address, token); err != nil {
-		return nil, err
-	}
-	if token == "" {
-		return nil, fmt.Errorf("no credential for %s: set OUTPOST_TOKEN or --token", address)
-	}
 	options = append(options, client.WithPatience(patience), client.WithNamespace(cmp.Or(c.namespace, os.Getenv("OUTPOST_NAMESPACE"), client.DefaultNamespace)))
 	if name, secret, isKey := strings.Cut(token, "$"); isKey {
 		options = append(options, client.WithAPIKey(name, secret))
 	}
-	return client.New(address, token, options...)
+	made, err := client.New(address, token, options...)
+	if err == nil && token == "" {
+		return nil, fmt.Errorf("no credential for %s: set OUTPOST_TOKEN or --token", address)
+	}
+	return made, err
 }
 
 func noServer(dir string, err error) error {
