@@ -72,7 +72,7 @@ func (q *Queue) recover(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if n, _ := r.RowsAffected(); n > 0 && step.says != "" {
+		if n, _ := r.RowsAffected(); n > 0 {
 			q.o.Log.Info(step.says, "jobs", n)
 		}
 	}
